@@ -1,0 +1,141 @@
+/* Reading the server's log without being in its way: PostgreSQL's own collector writes the files,
+ * so that an agent that is slow or gone can never stop the server. */
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "agent/log_tail.h"
+#include "base/clock.h"
+#include "sys/fs.h"
+
+enum { LINES_PER_SECOND = 20, CHUNK = 64 * 1024 };
+
+static bool is_server_log(const char *name)
+{
+    return str_starts(name, "postgresql-") && str_ends(name, ".log");
+}
+
+static bool newest(struct arena *arena, const char *dir, const char **ret)
+{
+    struct err ignored = ERR_INIT;
+    const char **names;
+    size_t n;
+
+    *ret = NULL;
+    if (!fs_list(arena, dir, &names, &n, &ignored))
+        return false;
+    for (size_t i = 0; i < n; i++) /* sorted, and the names carry the date */
+        if (is_server_log(names[i]))
+            *ret = names[i];
+    return *ret != NULL;
+}
+
+void log_tail_start(struct log_tail *tail, const char *dir, const char *node)
+{
+    AUTO_ARENA arena = arena_new();
+    const char *name;
+    struct stat st;
+
+    *tail = (struct log_tail){.dir = dir, .node = node};
+    if (!newest(arena, dir, &name) || strlen(name) >= sizeof(tail->file))
+        return;
+    snprintf(tail->file, sizeof(tail->file), "%s", name);
+    if (stat(path_join(arena, dir, name), &st) == 0)
+        tail->offset = st.st_size;
+}
+
+/* Which severity stands in the line, as PostgreSQL writes it behind any prefix: "ERROR:  text". */
+static const char *severity(const char *line)
+{
+    static const char *const words[] = {"WARNING:  ", "ERROR:  ", "FATAL:  ", "PANIC:  "};
+
+    for (size_t i = 0; i < COUNT_OF(words); i++)
+        if (strstr(line, words[i]) != NULL)
+            return words[i];
+    return NULL;
+}
+
+static void take_line(struct log_tail *tail, const char *line)
+{
+    const char *word = severity(line);
+    msec second = clock_now() / 1000;
+
+    /* "... is starting up", "... is shutting down": told to every client that comes too early */
+    if (word == NULL || strstr(line, "FATAL:  the database system is ") != NULL)
+        return;
+    if (word[0] == 'F' || word[0] == 'P')
+        snprintf(tail->last_fatal, sizeof(tail->last_fatal), "%s", strstr(line, word));
+    if (second != tail->second) {
+        if (tail->suppressed > 0)
+            fprintf(stderr, "%s server: %d more lines not repeated here\n", tail->node,
+                    tail->suppressed);
+        tail->second = second;
+        tail->repeated = tail->suppressed = 0;
+    }
+    if (tail->repeated++ < LINES_PER_SECOND)
+        fprintf(stderr, "%s server: %s\n", tail->node, line);
+    else
+        tail->suppressed++;
+}
+
+/* Whole lines only; the rest is read again when it has grown. */
+static void read_lines(struct log_tail *tail, int fd)
+{
+    static char buf[CHUNK + 1];
+    ssize_t n;
+
+    while ((n = pread(fd, buf, CHUNK, tail->offset)) > 0) {
+        char *line = buf, *end;
+
+        buf[n] = '\0';
+        while ((end = strchr(line, '\n')) != NULL) {
+            *end = '\0';
+            take_line(tail, line);
+            line = end + 1;
+        }
+        if (line == buf && n < CHUNK)
+            return;
+        /* a line longer than the buffer is skipped in pieces */
+        tail->offset += line == buf ? n : line - buf;
+    }
+}
+
+void log_tail_turn(struct log_tail *tail, const char *name)
+{
+    AUTO_ARENA arena = NULL;
+    AUTO_FD fd = -1;
+
+    if (!is_server_log(name) || strlen(name) >= sizeof(tail->file))
+        return;
+    if (!str_equal(name, tail->file)) {
+        snprintf(tail->file, sizeof(tail->file), "%s", name);
+        tail->offset = 0;
+    }
+    arena = arena_new();
+    fd = open(path_join(arena, tail->dir, name), O_RDONLY | O_CLOEXEC);
+    if (fd >= 0)
+        read_lines(tail, fd);
+}
+
+void log_tail_forget(struct log_tail *tail)
+{
+    tail->last_fatal[0] = '\0';
+}
+
+void log_tail_prune(struct arena *arena, const char *dir, int days)
+{
+    time_t limit = time(NULL) - (time_t)days * 24 * 3600;
+    struct err ignored = ERR_INIT;
+    const char **names;
+    struct stat st;
+    size_t n;
+
+    if (!fs_list(arena, dir, &names, &n, &ignored))
+        return;
+    for (size_t i = 0; i < n; i++) {
+        const char *path = path_join(arena, dir, names[i]);
+
+        if (is_server_log(names[i]) && stat(path, &st) == 0 && st.st_mtime < limit)
+            unlink(path);
+    }
+}

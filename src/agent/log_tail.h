@@ -1,0 +1,29 @@
+/* Follows the server's log files: what is WARNING or worse is repeated on the agent's stderr, the
+ * newest of it is remembered for `status`, and old files are removed. */
+#pragma once
+
+#include <sys/types.h>
+
+#include "base/str.h"
+
+struct log_tail {
+    const char *dir;
+    const char *node;
+    char file[64]; /* being read */
+    off_t offset;
+    msec second; /* rate limit: lines repeated within this second */
+    int repeated;
+    int suppressed;
+    char last_fatal[256]; /* newest FATAL or PANIC line since log_tail_forget() */
+};
+
+/* Start at the end of the newest file. */
+void log_tail_start(struct log_tail *tail, const char *dir, const char *node);
+
+/* A file in the directory changed: read what is new. */
+void log_tail_turn(struct log_tail *tail, const char *name);
+
+void log_tail_forget(struct log_tail *tail);
+
+/* Remove postgresql-*.log files last written more than `days` ago. */
+void log_tail_prune(struct arena *arena, const char *dir, int days);

@@ -1,0 +1,145 @@
+/* Operations: one record in the store, written by a command, carried out by each node it names, in
+ * order where it says so, and followed by the command to its end. */
+#include "agent/node.h"
+
+enum { CONFLICT_RETRIES = 20 };
+
+static const struct op_node *own_entry(const struct node *node, const struct op_record *op)
+{
+    if (op->rev == 0 || op->phase != OP_RUNNING)
+        return NULL;
+    for (size_t i = 0; i < op->n_nodes; i++) {
+        if (str_equal(op->nodes[i].name, node->name))
+            return op->nodes[i].phase == OP_RUNNING ? &op->nodes[i] : NULL;
+        if (op->one_by_one && op->nodes[i].phase != OP_DONE)
+            return NULL;
+    }
+    return NULL;
+}
+
+bool node_op_wants(const struct node *node, const char *kind)
+{
+    return own_entry(node, &node->op) != NULL && str_equal(node->op.kind, kind);
+}
+
+static void set_overall(struct op_record *op)
+{
+    op->phase = OP_DONE;
+    for (size_t i = 0; i < op->n_nodes; i++) {
+        if (op->nodes[i].phase == OP_FAILED) {
+            op->phase = OP_FAILED;
+            op->message = op->nodes[i].message;
+            return;
+        }
+        if (op->nodes[i].phase == OP_RUNNING)
+            op->phase = OP_RUNNING;
+    }
+}
+
+static bool finish_once(struct node *node, const char *kind, bool ok, const char *message,
+                        struct err *err)
+{
+    struct op_record op;
+
+    if (!op_get(node->store, node->turn, &op, err))
+        return false;
+    if (own_entry(node, &op) == NULL || !str_equal(op.kind, kind))
+        return true;
+    for (size_t i = 0; i < op.n_nodes; i++) {
+        if (!str_equal(op.nodes[i].name, node->name))
+            continue;
+        op.nodes[i].phase = ok ? OP_DONE : OP_FAILED;
+        op.nodes[i].message = message;
+    }
+    set_overall(&op);
+    return op_put(node->store, &op, err);
+}
+
+void node_op_finish(struct node *node, const char *kind, bool ok, const char *message)
+{
+    struct err err = ERR_INIT;
+
+    if (!node_op_wants(node, kind))
+        return;
+    node->records_due = node->again = true;
+    for (int i = 0; i < CONFLICT_RETRIES; i++) {
+        if (finish_once(node, kind, ok, message, &err))
+            return;
+        if (err.kind != ERR_CONFLICT)
+            break;
+    }
+    node_failed(node, &err);
+}
+
+/* Read pgduet.conf and .env again; the old ones stay when the new ones are wrong. */
+static bool load_conf(struct node *node, struct err *err)
+{
+    struct arena *arena = arena_new();
+    struct conf conf;
+
+    if (!conf_load(arena, node->dir, &conf, err)) {
+        arena_free(&arena);
+        return false;
+    }
+    if (conf_find_node(&conf, node->name) == NULL) {
+        err_set(err, ERR_INVALID, "pgduet.conf has no [node %s] any more", node->name);
+        arena_free(&arena);
+        return false;
+    }
+    arena_free(&node->conf_arena);
+    node->conf_arena = arena;
+    node->conf = conf;
+    node->self = conf_find_node(&node->conf, node->name);
+    node->objects_checked = false; /* passwords or nodes may be new */
+    return true;
+}
+
+void node_begin_reload(struct node *node)
+{
+    struct err err = ERR_INIT;
+
+    if (node->view.reload_wanted && !load_conf(node, &err)) {
+        node_log(node, "%s", err.text);
+        snprintf(node->conf_error, sizeof(node->conf_error), "%s", err.text);
+        node_op_finish(node, "reload", false, err.text);
+        return;
+    }
+    node_begin_configure(node);
+}
+
+/* What is asked of a node whose server is down happens at its next start. */
+static void serve_while_down(struct node *node)
+{
+    struct err err = ERR_INIT;
+
+    if (node_op_wants(node, "restart") && !str_equal(node->op_stopped, node->op.id)) {
+        snprintf(node->op_stopped, sizeof(node->op_stopped), "%s", node->op.id);
+        node->retry_at = 0;
+        node->conf_due = true;
+        (void)!load_conf(node, &err);
+    }
+    if (node_op_wants(node, "reload")) {
+        bool ok = load_conf(node, &err);
+
+        node->conf_due = true;
+        node->retry_at = 0;
+        node_op_finish(node, "reload", ok, ok ? "" : err.text);
+    }
+}
+
+void node_operations(struct node *node, bool ready)
+{
+    const struct view *v = &node->view;
+    bool stopped_for_it = str_equal(node->op_stopped, node->op.id) && node->op_stopped[0] != '\0';
+
+    if (v->stop_wanted)
+        return;
+    if (v->server == SERVER_DOWN && !node->start_asked && node->worker.fd < 0)
+        serve_while_down(node);
+    if (!node_op_wants(node, "restart") || !stopped_for_it)
+        return;
+    if (node->decision.stuck)
+        node_op_finish(node, "restart", false, node->decision.reason);
+    else if (v->server == SERVER_UP && v->role_known && (ready || !node->op.one_by_one))
+        node_op_finish(node, "restart", true, "");
+}

@@ -1,0 +1,173 @@
+/* `down`: stop every node of this machine, the primary first, so that its shutdown checkpoint still
+ * reaches the replicas and no node is behind at the next start. */
+#include <poll.h>
+#include <signal.h>
+#include <sys/syscall.h>
+
+#include "agent/launch.h"
+#include "cli/deployment.h"
+#include "sys/proc.h"
+
+enum { PID_GRACE = 5000, LOOK_EVERY = 20, KILL_TIMEOUT = 5000 };
+
+struct stop {
+    const struct conf_node *node;
+    int pidfd; /* of the guard; -1: does not run */
+};
+
+/* A guard that has just taken its lock writes its pid file a moment later. */
+static bool find_guard(struct arena *arena, struct deployment *deployment, struct stop *stop,
+                       struct err *err)
+{
+    msec deadline = clock_now() + PID_GRACE;
+    bool held;
+    int pid;
+
+    for (;;) {
+        uint64_t start;
+
+        if (!launch_find_guard(arena, &deployment->conf, deployment->store, stop->node, &held, &pid,
+                               err))
+            return false;
+        if (!held)
+            return true;
+        if (pid != 0 && proc_start_time(pid, &start)) {
+            stop->pidfd = proc_open_pidfd(pid, start);
+            if (stop->pidfd >= 0)
+                return true;
+        }
+        if (clock_now() >= deadline) {
+            err_set(err, ERR_STATE, "%s runs, but its guard cannot be found from here",
+                    stop->node->name);
+            return err_hint(err, "stop it where it was started: another container, another "
+                                 "machine, systemd");
+        }
+        clock_pause(LOOK_EVERY);
+    }
+}
+
+static bool ask(const struct stop *stop, struct err *err)
+{
+    if (syscall(SYS_pidfd_send_signal, stop->pidfd, SIGTERM, NULL, 0) != 0)
+        return err_set(err, ERR_IO, "signal the guard of %s: %m", stop->node->name);
+    return true;
+}
+
+static bool wait_end(const struct stop *stop, msec deadline, struct err *err)
+{
+    struct pollfd fd = {.fd = stop->pidfd, .events = POLLIN};
+
+    if (poll(&fd, 1, clock_left(deadline, INT32_MAX)) == 1) {
+        fprintf(stderr, "%s: stopped\n", stop->node->name);
+        return true;
+    }
+    err_set(err, ERR_TIMEOUT, "%s has not stopped in time; it goes on stopping", stop->node->name);
+    return err_hint(err, "'pgduet status' shows it; 'pgduet logs %s' says what it waits for",
+                    stop->node->name);
+}
+
+/* PostgreSQL processes whose guard is gone: nobody else would end them. */
+static bool end_leftovers(struct arena *arena, const struct conf_node *node, struct err *err)
+{
+    pid_t *pids;
+    size_t n;
+
+    proc_find_by_cwd(arena, node->data_dir, &pids, &n);
+    for (size_t i = 0; i < n; i++) {
+        const char *line = proc_command_line(arena, pids[i], 80);
+
+        if (line == NULL || strstr(line, "postgres") == NULL)
+            continue;
+        fprintf(stderr, "%s: ending process %d, left without a guard\n", node->name, (int)pids[i]);
+        if (!proc_kill_wait(pids[i], KILL_TIMEOUT, err))
+            return false;
+    }
+    return true;
+}
+
+/* Without its guard, is there a server that holds the node's postgres lock? */
+static bool clean_up(struct arena *arena, const struct deployment *deployment,
+                     const struct conf_node *node, struct err *err)
+{
+    const struct cluster_node *entry = cluster_find_node(&deployment->cluster, node->name);
+    bool held = false;
+
+    if (entry == NULL)
+        return true;
+    if (!lock_is_held(store_lock_path(deployment->store, arena, node->name, "postgres"),
+                      &entry->postgres_lock, &held, err))
+        return false;
+    return !held || end_leftovers(arena, node, err);
+}
+
+static bool stop_some(struct arena *arena, struct deployment *deployment, struct stop *stops,
+                      size_t n, msec deadline, struct err *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (stops[i].pidfd >= 0 && !ask(&stops[i], err))
+            return false;
+    for (size_t i = 0; i < n; i++) {
+        if (stops[i].pidfd >= 0 && !wait_end(&stops[i], deadline, err))
+            return false;
+        if (!clean_up(arena, deployment, stops[i].node, err))
+            return false;
+    }
+    return true;
+}
+
+/* The leader to the front. */
+static size_t order(struct deployment *deployment, struct stop *stops)
+{
+    size_t n = 0;
+
+    for (int pass = 0; pass < 2; pass++)
+        for (size_t i = 0; i < deployment->conf.n_nodes; i++) {
+            const struct conf_node *node = &deployment->conf.nodes[i];
+            bool leads = str_equal(node->name, deployment->leader.holder);
+
+            if (leads == (pass == 0))
+                stops[n++] = (struct stop){.node = node, .pidfd = -1};
+        }
+    return n;
+}
+
+static int down_run(struct cli *cli)
+{
+    struct err err = ERR_INIT;
+    struct deployment deployment;
+    struct stop stops[NODES_MAX];
+    const char **args;
+    int timeout = 0;
+    bool any = false;
+    msec deadline;
+    size_t n;
+    const struct cli_option options[] = {
+        {"timeout", 't', CLI_INT, &timeout, "SECONDS", "how long to wait (twice stop_timeout)"},
+    };
+
+    if (!cli_parse(cli, options, COUNT_OF(options), 0, 0, &args, &n, &err) ||
+        !deployment_open(cli, &deployment, &err))
+        return cli_fail(&err);
+    deadline = clock_now() +
+               (timeout > 0 ? (msec)timeout * 1000 : 2 * deployment.conf.stop_timeout + 20000);
+    n = order(&deployment, stops);
+    for (size_t i = 0; i < n; i++) {
+        if (!find_guard(cli->arena, &deployment, &stops[i], &err))
+            return cli_fail(&err);
+        any = any || stops[i].pidfd >= 0;
+    }
+    if (!stop_some(cli->arena, &deployment, stops, 1, deadline, &err) ||
+        !stop_some(cli->arena, &deployment, stops + 1, n - 1, deadline, &err))
+        return cli_fail(&err);
+    printf("cluster %s is down%s\n", deployment.conf.cluster_name, any ? "" : " already");
+    return EXIT_OK;
+}
+
+const struct command cmd_down = {
+    .name = "down",
+    .usage = "[--timeout SECONDS]",
+    .summary = "Stop the cluster on this machine",
+    .help = "The primary stops first, so that the replicas have everything it wrote. Clients are\n"
+            "disconnected, transactions in progress are rolled back.",
+    .run = down_run,
+};

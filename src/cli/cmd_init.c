@@ -1,0 +1,354 @@
+/* `init`: write a deployment directory. Refuses to overwrite; what it began and could not finish is
+ * taken away again. */
+#include <errno.h>
+#include <limits.h>
+#include <sys/stat.h>
+
+#include "cli/cli.h"
+#include "cli/deployment.h"
+#include "sys/fs.h"
+#include "sys/proc.h"
+#include "sys/random.h"
+#include "sys/user.h"
+
+enum { NODES_DEFAULT = 2, PORT_DEFAULT = 5432, PASSWORD_LENGTH = 32 };
+
+static const char primary_conf[] =
+    "# Settings that apply while a node is primary, as in postgresql.conf.\n"
+    "# Restart-only settings here apply to every node, so that no change of role needs a restart.\n"
+    "# Afterwards: pgduet config reload\n\n"
+    "#work_mem = 16MB\n";
+
+static const char replica_conf[] =
+    "# Settings that apply while a node is a replica, as in postgresql.conf.\n"
+    "# Restart-only settings belong into primary.conf.\n"
+    "# Afterwards: pgduet config reload\n\n"
+    "#max_standby_streaming_delay = 30s\n"
+    "#hot_standby_feedback = on\n";
+
+static const char hba_conf[] =
+    "# Additional client rules, as in pg_hba.conf; 'trust' is refused.\n"
+    "# Clients on this machine may connect with a password already. Afterwards: pgduet config "
+    "reload\n\n"
+    "#host  myapp  app_user  10.0.0.0/8  scram-sha-256\n";
+
+static const char gitignore[] = ".env\ndata/\nlogs/\nrun/\nstore/\ncerts/*.key\ncerts/*.pem\n"
+                                "certs/*.crt\n";
+
+struct init {
+    const char *dir; /* absolute */
+    int nodes;
+    int port;
+    const char *memory;
+    const char *name;
+};
+
+/* The directory itself need not exist yet, its parent must. */
+static bool resolve_dir(struct arena *arena, const char *given, const char **ret, struct err *err)
+{
+    char resolved[PATH_MAX];
+    const char *parent = path_parent(arena, given);
+    const char *base = strrchr(given, '/');
+
+    base = base != NULL ? base + 1 : given;
+    if (*base == '\0' || str_equal(base, ".") || str_equal(base, "..")) {
+        if (realpath(given, resolved) == NULL)
+            return err_set(err, ERR_IO, "%s: %m", given);
+        *ret = str_dup(arena, resolved);
+        return true;
+    }
+    if (realpath(parent, resolved) == NULL)
+        return err_set(err, ERR_IO, "%s: %m", parent);
+    *ret = str_equal(resolved, "/") ? str_fmt(arena, "/%s", base)
+                                    : str_fmt(arena, "%s/%s", resolved, base);
+    return true;
+}
+
+/* PostgreSQL refuses to run as root: root's directory is given to the postgres user. */
+static bool choose_owner(struct arena *arena, const char *dir, uid_t *ret_uid, gid_t *ret_gid,
+                         struct err *err)
+{
+    const char *blocked;
+
+    *ret_uid = geteuid();
+    *ret_gid = getegid();
+    if (*ret_uid != 0)
+        return true;
+    if (!user_find("postgres", ret_uid, ret_gid, err))
+        return err_hint(err, "install PostgreSQL first, or run this as the user who shall own the "
+                             "servers");
+    blocked = user_cannot_enter(arena, path_parent(arena, dir), *ret_uid, *ret_gid);
+    if (blocked == NULL)
+        return true;
+    err_set(err, ERR_STATE, "the postgres user, who runs the servers, cannot enter %s", blocked);
+    return err_hint(err, "choose another place, such as /var/lib/pgduet/main, or run this as "
+                         "another user than root");
+}
+
+static bool give_away(const char *path, uid_t uid, gid_t gid, struct err *err)
+{
+    if (geteuid() == 0 && lchown(path, uid, gid) != 0)
+        return err_set(err, ERR_IO, "give %s to its user: %m", path);
+    return true;
+}
+
+static bool make_dir(const struct init *init, struct err *err)
+{
+    if (mkdir(init->dir, 0755) == 0)
+        return true;
+    if (errno != EEXIST)
+        return err_set(err, ERR_IO, "make %s: %m", init->dir);
+    if (fs_is_empty_dir(init->dir))
+        return true;
+    if (!fs_is_dir(init->dir))
+        return err_set(err, ERR_CONFLICT, "%s exists and is not a directory", init->dir);
+    err_set(err, ERR_CONFLICT, "%s exists and is not empty", init->dir);
+    return err_hint(err, "choose another directory; an existing deployment is started with 'pgduet "
+                         "up'");
+}
+
+static bool write_file(struct arena *arena, const char *dir, const char *name, const char *text,
+                       mode_t mode, struct err *err)
+{
+    return fs_write(path_join(arena, dir, name), text, strlen(text), mode, FS_SYNC, err);
+}
+
+static bool write_files(struct arena *arena, const struct init *init, struct err *err)
+{
+    static const char *const dirs[] = {"config", "certs", "logs", "data", "run"};
+    const char *conf = conf_template(arena, init->name, init->nodes, init->memory, init->port);
+    const char *env =
+        str_fmt(arena,
+                "# Secrets of this cluster. Keep them out of version control.\n"
+                "POSTGRES_ADMIN_PASSWORD=%s\nPOSTGRES_REPLICATION_PASSWORD=%s\n",
+                random_password(arena, PASSWORD_LENGTH), random_password(arena, PASSWORD_LENGTH));
+    struct conf check;
+
+    /* the template must hold what was asked for before anything is written */
+    if (!conf_parse(arena, init->dir, conf, env, &check, err))
+        return false;
+    for (size_t i = 0; i < COUNT_OF(dirs); i++)
+        if (!fs_mkdir(path_join(arena, init->dir, dirs[i]),
+                      str_equal(dirs[i], "data") ? 0700 : 0755, err))
+            return false;
+    return write_file(arena, init->dir, ".env", env, 0600, err) &&
+           write_file(arena, init->dir, ".gitignore", gitignore, 0644, err) &&
+           write_file(arena, init->dir, "config/primary.conf", primary_conf, 0644, err) &&
+           write_file(arena, init->dir, "config/replica.conf", replica_conf, 0644, err) &&
+           write_file(arena, init->dir, "config/pg_hba.conf", hba_conf, 0640, err) &&
+           write_file(arena, init->dir, "pgduet.conf", conf, 0644, err);
+}
+
+static bool create_lock(struct arena *arena, struct store *store, const char *node,
+                        const char *which, struct lock_id *ret, struct err *err)
+{
+    return lock_create(store_lock_path(store, arena, node, which), ret, err);
+}
+
+static bool fill_store(struct arena *arena, const struct conf *conf, struct store *store,
+                       struct err *err)
+{
+    struct cluster_record cluster = {
+        .name = conf->cluster_name,
+        .created = clock_wall_iso(arena),
+        .nonce = random_hex(arena, 16),
+        .n_nodes = conf->n_nodes,
+    };
+    struct config_record config = {.paused = false};
+
+    for (size_t i = 0; i < conf->n_nodes; i++) {
+        struct cluster_node *node = &cluster.nodes[i];
+        struct member_record member = {
+            .name = conf->nodes[i].name,
+            .host = conf->nodes[i].host,
+            .port = conf->nodes[i].port,
+            .wish = "stop",
+            .since = cluster.created,
+        };
+
+        node->name = conf->nodes[i].name;
+        if (!create_lock(arena, store, node->name, "guard", &node->guard_lock, err) ||
+            !create_lock(arena, store, node->name, "postgres", &node->postgres_lock, err) ||
+            !member_put(store, &member, err))
+            return false;
+    }
+    return config_put(store, &config, err) && cluster_put(store, &cluster, err);
+}
+
+static bool make_store(struct arena *arena, const struct init *init, struct err *err)
+{
+    AUTO_STORE store = NULL;
+    const char *dir = path_join(arena, init->dir, "store");
+    struct conf conf;
+
+    return conf_load(arena, init->dir, &conf, err) && store_create(dir, err) &&
+           store_open(dir, &store, err) && fill_store(arena, &conf, store, err);
+}
+
+/* Only what this run made: the directory was absent or empty when it began. */
+static void take_back(struct arena *arena, const struct init *init)
+{
+    struct err ignored = ERR_INIT;
+    const char **names;
+    size_t n;
+
+    if (!fs_list(arena, init->dir, &names, &n, &ignored))
+        return;
+    for (size_t i = 0; i < n; i++) {
+        const char *path = path_join(arena, init->dir, names[i]);
+
+        if (fs_is_dir(path))
+            (void)!fs_remove_tree(path, &ignored);
+        else
+            unlink(path);
+    }
+    rmdir(init->dir);
+}
+
+static bool create(struct arena *arena, struct init *init, struct err *err)
+{
+    uid_t uid;
+    gid_t gid;
+
+    if (!choose_owner(arena, init->dir, &uid, &gid, err) || !make_dir(init, err))
+        return false;
+    if (give_away(init->dir, uid, gid, err) && user_become_owner(init->dir, err) &&
+        write_files(arena, init, err) && make_store(arena, init, err))
+        return true;
+    take_back(arena, init);
+    return false;
+}
+
+static bool repair_node(struct arena *arena, const struct deployment *deployment,
+                        const struct conf_node *node, struct cluster_node *entry, bool *ret_made,
+                        struct err *err)
+{
+    static const char *const names[] = {"guard", "postgres"};
+    pid_t *pids;
+    size_t n;
+
+    proc_find_by_cwd(arena, node->data_dir, &pids, &n);
+    if (n > 0) {
+        err_set(err, ERR_STATE, "process %d works in %s", (int)pids[0], node->data_dir);
+        return err_hint(err, "stop everything of this cluster first ('pgduet down')");
+    }
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        const char *path = store_lock_path(deployment->store, arena, node->name, names[i]);
+        struct lock_id *id = i == 0 ? &entry->guard_lock : &entry->postgres_lock;
+        struct err why = ERR_INIT;
+        bool held;
+
+        if (id->inode != 0 && lock_is_held(path, id, &held, &why)) {
+            if (held)
+                return err_set(err, ERR_STATE, "%s is held: %s runs", path, node->name);
+            continue;
+        }
+        /* a file that is not ours is moved aside, not destroyed */
+        if (fs_exists(path) &&
+            rename(path, str_fmt(arena, "%s.replaced-%s", path, random_hex(arena, 4))) != 0)
+            return err_set(err, ERR_IO, "move %s aside: %m", path);
+        if (!lock_create(path, id, err))
+            return false;
+        *ret_made = true;
+    }
+    return true;
+}
+
+/* After somebody deleted lock files, copied the directory, or added a node to pgduet.conf. The
+ * living holder of a deleted lock file cannot be seen through the file, so beacons and processes
+ * are asked too. */
+static bool repair_locks(struct cli *cli, struct err *err)
+{
+    struct deployment deployment;
+    struct cluster_record cluster;
+    bool made = false;
+
+    if (!deployment_open(cli, &deployment, err))
+        return false;
+    cluster = deployment.cluster;
+    if (cluster.rev == 0)
+        return err_set(err, ERR_STATE, "the store does not know any cluster");
+    for (size_t i = 0; i < deployment.conf.n_nodes; i++) {
+        const struct conf_node *node = &deployment.conf.nodes[i];
+        struct cluster_node *entry = NULL;
+        struct beacon beacon;
+
+        if (!beacon_get(deployment.store, cli->arena, node->name, &beacon, err))
+            return false;
+        if (beacon.present && beacon.age < 10 && !str_equal(beacon.state, "stopped")) {
+            err_set(err, ERR_STATE, "%s was alive %.0f s ago", node->name, beacon.age);
+            return err_hint(err, "stop it first; a node that was killed is silent after 10 s");
+        }
+        for (size_t j = 0; j < cluster.n_nodes; j++)
+            if (str_equal(cluster.nodes[j].name, node->name))
+                entry = &cluster.nodes[j];
+        if (entry == NULL) {
+            if (cluster.n_nodes == NODES_MAX)
+                return err_set(err, ERR_INVALID, "more than %d nodes", NODES_MAX);
+            entry = &cluster.nodes[cluster.n_nodes++];
+            *entry = (struct cluster_node){.name = node->name};
+        }
+        if (!repair_node(cli->arena, &deployment, node, entry, &made, err))
+            return false;
+    }
+    if (made && !cluster_put(deployment.store, &cluster, err))
+        return false;
+    puts(made ? "lock files made anew" : "all lock files are whole: nothing to do");
+    return true;
+}
+
+static int init_run(struct cli *cli)
+{
+    struct err err = ERR_INIT;
+    struct init init = {
+        .nodes = NODES_DEFAULT, .port = PORT_DEFAULT, .memory = "auto", .name = "main"};
+    const char **args;
+    bool repair = false;
+    size_t n;
+    const struct cli_option options[] = {
+        {"nodes", 'n', CLI_INT, &init.nodes, "N", "1 to 8 nodes (2)"},
+        {"memory", 'm', CLI_TEXT, &init.memory, "SIZE",
+         "auto, small, medium, large, xlarge, or a size per node such as 2GB (auto)"},
+        {"port", 'p', CLI_INT, &init.port, "P", "port of the first node (5432)"},
+        {"name", 0, CLI_TEXT, &init.name, "NAME", "the cluster's name (main)"},
+        {"repair-locks", 0, CLI_FLAG, &repair, NULL,
+         "make lost lock files of a stopped deployment anew"},
+    };
+
+    if (!cli_parse(cli, options, COUNT_OF(options), 0, 1, &args, &n, &err))
+        return cli_fail(&err);
+    if (repair) {
+        cli->dir = n > 0 ? args[0] : cli->dir;
+        return repair_locks(cli, &err) ? EXIT_OK : cli_fail(&err);
+    }
+    if (init.nodes < 1 || init.nodes > NODES_MAX) {
+        err_set(&err, ERR_USAGE, "--nodes %d: a cluster has 1 to %d nodes", init.nodes, NODES_MAX);
+        return cli_fail(&err);
+    }
+    if (init.port < 1 || init.port + init.nodes - 1 > 65535) {
+        err_set(&err, ERR_USAGE, "--port %d: ports go from 1 to 65535", init.port);
+        return cli_fail(&err);
+    }
+    if (!resolve_dir(cli->arena,
+                     n > 0              ? args[0]
+                     : cli->dir != NULL ? cli->dir
+                                        : ".",
+                     &init.dir, &err) ||
+        !create(cli->arena, &init, &err))
+        return cli_fail(&err);
+    printf("created %s: cluster %s, %d node%s, port%s %d", init.dir, init.name, init.nodes,
+           init.nodes > 1 ? "s" : "", init.nodes > 1 ? "s" : "", init.port);
+    if (init.nodes > 1)
+        printf(" to %d", init.port + init.nodes - 1);
+    printf("\nnext: pgduet -C %s up\n", n > 0 ? args[0] : init.dir);
+    return EXIT_OK;
+}
+
+const struct command cmd_init = {
+    .name = "init",
+    .usage = "[DIR] [--nodes N] [--memory SIZE] [--port P]",
+    .summary = "Write a deployment directory: configuration, secrets, lock files",
+    .help = "Makes DIR (or the working directory, if it is empty) and never overwrites anything.\n"
+            "Run as root, the directory is given to the user postgres, who then runs the servers.",
+    .run = init_run,
+};

@@ -1,0 +1,23 @@
+/* Asking the agents for something: one `op` in the store, followed to its end. */
+#pragma once
+
+#include "cli/deployment.h"
+
+struct operation_spec {
+    const char *kind;                         /* "restart", "reload" */
+    const struct conf_node *nodes[NODES_MAX]; /* in order */
+    size_t n_nodes;
+    bool one_by_one;
+    msec timeout;
+    bool quiet; /* no progress lines on stderr */
+};
+
+/* Write it and wait. ERR_CONFLICT: another one is under way (one whose nodes are gone is
+ * replaced). ERR_STATE: a node does not run. ERR_TIMEOUT: the op is marked failed. Otherwise what
+ * the agent said. */
+MUST_CHECK bool operation_run(struct arena *arena, struct deployment *deployment,
+                              const struct operation_spec *spec, struct err *err);
+
+/* All running nodes of the cluster, replicas first, the primary last. */
+size_t operation_running_nodes(struct arena *arena, const struct deployment *deployment,
+                               const struct conf_node **ret_nodes);

@@ -1,0 +1,26 @@
+/* postmaster.pid: who runs on a data directory, and is it ready. */
+#pragma once
+
+#include <sys/types.h>
+
+#include "base/str.h"
+
+enum pg_pidfile_status { PG_PID_STARTING, PG_PID_STOPPING, PG_PID_READY, PG_PID_STANDBY };
+
+struct pg_pidfile {
+    bool present;
+    pid_t pid;
+    int64_t start_time; /* seconds since 1970, PostgreSQL's own note */
+    int port;
+    enum pg_pidfile_status status;
+};
+
+/* An absent file is a success with present = false; a half-written one too (it is about to be
+ * complete). ERR_IO. */
+MUST_CHECK bool pg_pidfile_read(struct arena *arena, const char *data_dir, struct pg_pidfile *ret,
+                                struct err *err);
+
+/* Remove a stale one. The caller holds the node's postgres lock through its guard, so no
+ * postmaster of ours can be alive. ERR_STATE when a live process still works in that directory
+ * (somebody started PostgreSQL by hand), naming it. An absent file is fine. */
+MUST_CHECK bool pg_pidfile_clear_stale(struct arena *arena, const char *data_dir, struct err *err);
