@@ -1,0 +1,104 @@
+"""`restart`: one node, all, one after the other, with settings that must change in an order."""
+
+import signal
+
+import pytest
+
+from utils import Writer, wait_until
+
+
+def started(cluster, node):
+    return cluster.value("SELECT pg_postmaster_start_time()", node)
+
+
+def test_restart_everything(fresh_pair):
+    before = {n: started(fresh_pair, n) for n in fresh_pair.names}
+    fresh_pair.run("restart").ok()
+    for node in fresh_pair.names:
+        assert started(fresh_pair, node) > before[node]
+    fresh_pair.assert_healthy()
+
+
+@pytest.mark.parametrize("node,other", [("pg1", "pg2"), ("pg2", "pg1")])
+def test_restart_one(fresh_pair, node, other):
+    before = {n: started(fresh_pair, n) for n in fresh_pair.names}
+    guard, agent = fresh_pair.guard_pid(node), fresh_pair.agent_pid(node)
+    fresh_pair.run("restart", node).ok()
+    assert started(fresh_pair, node) > before[node]
+    assert started(fresh_pair, other) == before[other]
+    assert (fresh_pair.guard_pid(node), fresh_pair.agent_pid(node)) == (guard, agent)
+    fresh_pair.assert_healthy()
+
+
+def test_rolling_restart_is_one_by_one(make_cluster):
+    cluster = make_cluster(nodes=3, up=True)
+    cluster.run("restart", "--rolling").ok()
+    times = {n: started(cluster, n) for n in cluster.names}
+    assert len(set(times.values())) == 3
+    assert times["pg1"] == max(times.values()), "the primary comes last"
+    cluster.assert_healthy()
+
+
+def test_nothing_acknowledged_is_lost(fresh_pair):
+    writer = Writer(fresh_pair)
+    writer.start()
+    writer.wait_for(50)
+    fresh_pair.run("restart", "--rolling").ok()
+    writer.wait_for(50)
+    writer.stop()
+    writer.assert_nothing_lost()
+    fresh_pair.wait_same("SELECT count(*) FROM written")
+
+
+@pytest.mark.parametrize("value", ["150", "60"], ids=["raised", "lowered"])
+def test_settings_that_a_replica_must_not_have_lower(fresh_pair, value):
+    """Raised, the replica must have it first; lowered, the primary. Otherwise it will not start."""
+    fresh_pair.run("config", "set", "postgres.max_connections", value).ok()
+    fresh_pair.run("restart", "--rolling").ok()
+    for node in fresh_pair.names:
+        wait_until(lambda: fresh_pair.show("max_connections", node) == value,
+                   f"max_connections = {value} on {node}")
+    fresh_pair.assert_healthy()
+
+
+def test_restart_of_one_replica_with_a_lowered_setting_still_starts(fresh_pair):
+    fresh_pair.run("config", "set", "postgres.max_connections", "60").ok()
+    fresh_pair.run("restart", "pg2").ok()
+    assert int(fresh_pair.show("max_connections", "pg2")) >= int(fresh_pair.show("max_connections"))
+    fresh_pair.assert_healthy()
+
+
+def test_restart_with_a_mistake_in_the_settings_leaves_servers_alone(fresh_pair):
+    before = {n: fresh_pair.postmaster_pid(n) for n in fresh_pair.names}
+    fresh_pair.edit("config/primary.conf", lambda t: t + "\nshared_bufers = 1GB\n")
+    fresh_pair.run("restart").fails(1, r"config/primary\.conf:\d+:")
+    assert {n: fresh_pair.postmaster_pid(n) for n in fresh_pair.names} == before
+
+
+def test_restart_with_a_value_that_the_machine_refuses(fresh_single):
+    """PostgreSQL accepts the value and then cannot start: say so, and recover when mended."""
+    fresh_single.run("config", "set", "postgres.shared_buffers", "12000GB").ok()
+    fresh_single.run("restart", "--timeout", "10").fails(1, "pg1")
+    fresh_single.run("config", "set", "postgres.shared_buffers", "32MB").ok()
+    fresh_single.up()
+    assert fresh_single.show("shared_buffers") == "32MB"
+
+
+def test_two_restarts_at_once(fresh_pair):
+    running = [fresh_pair.start("restart", node) for node in fresh_pair.names]
+    for each in running:
+        result = each.wait()
+        assert result.code == 0 or "restart" in result.err, str(result)
+    fresh_pair.run("restart").ok()
+    fresh_pair.assert_healthy()
+
+
+def test_interrupted_restart(fresh_pair):
+    restart = fresh_pair.start("restart", "--rolling")
+    wait_until(lambda: fresh_pair.record("op") or restart.process.poll() is not None,
+               "the operation to be recorded", interval=0.003)
+    restart.signal(signal.SIGINT)
+    restart.wait(15)
+    fresh_pair.up()
+    fresh_pair.run("restart").ok()
+    fresh_pair.assert_healthy()
