@@ -39,7 +39,7 @@ def pgduet():
     missing = [name for name in BINARIES if not (build / name).exists()]
     if missing:
         pytest.exit(f"{', '.join(missing)} not in {build}: build first, or set PGDUET_BUILD", 2)
-    place = Path(tempfile.mkdtemp(prefix="pgduet-e2e-bin-", dir="/tmp"))
+    place = Path(tempfile.mkdtemp(prefix="pgduet-e2e-bin-", dir="/tmp"))  # shm may be noexec
     place.chmod(0o755)
     for name in BINARIES:
         shutil.copy(build / name, place / name)
@@ -56,8 +56,20 @@ def base():
     shutil.rmtree(place, ignore_errors=True)
 
 
+def roomy(path, gigabytes=4):
+    try:
+        info = os.statvfs(path)
+    except OSError:
+        return False
+    return os.access(path, os.W_OK) and info.f_bavail * info.f_frsize >= gigabytes << 30
+
+
+# Killed processes leave the page cache alone, so a disk would add waiting and prove nothing.
+BASE = os.environ.get("PGDUET_E2E_DIR") or ("/dev/shm" if roomy("/dev/shm") else "/tmp")
+
+
 def make_base():
-    place = Path(tempfile.mkdtemp(prefix="pgduet-e2e-", dir="/tmp"))
+    place = Path(tempfile.mkdtemp(prefix="pgduet-e2e-", dir=BASE))
     place.chmod(0o755)
     return place
 

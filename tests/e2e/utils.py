@@ -557,11 +557,12 @@ class Cluster:
 
     def assert_healthy(self):
         """One primary that takes writes, every replica streams and has them."""
+        wait_until(lambda: self.answers(self.names[0]), "the primary to answer")
+        self.wait_streaming()
         status = self.status()
         assert status["primary"] == self.names[0], status
         assert {n["name"]: n["state"] for n in status["nodes"]} == dict.fromkeys(
             self.names, "running"), status
-        self.wait_streaming()
         self.sql("CREATE TABLE IF NOT EXISTS probe (at timestamptz DEFAULT clock_timestamp())")
         self.sql("INSERT INTO probe DEFAULT VALUES")
         self.wait_same("SELECT count(*), max(at) FROM probe")
