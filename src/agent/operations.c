@@ -90,7 +90,7 @@ static bool load_conf(struct node *node, struct err *err)
     node->conf_arena = arena;
     node->conf = conf;
     node->self = conf_find_node(&node->conf, node->name);
-    node->objects_checked = false; /* passwords or nodes may be new */
+    node->objects_checked = node->database_checked = false; /* passwords, nodes may be new */
     return true;
 }
 

@@ -1,5 +1,5 @@
 /* Options, help, secrets: what every command shares. */
-#include <errno.h>
+#include <signal.h>
 #include <termios.h>
 
 #include "cli/cli.h"
@@ -68,7 +68,11 @@ static bool parse_option(struct cli *cli, const struct cli_option *options, size
         option = word[2] == '\0' ? find_letter(options, n, word[1]) : NULL;
     }
     if (option == NULL) {
-        err_set(err, ERR_USAGE, "unknown option '%s'", word);
+        /* anything that does not look like an option may be a secret in the wrong place */
+        if (strspn(word, "-abcdefghijklmnopqrstuvwxyz") == strlen(word))
+            err_set(err, ERR_USAGE, "unknown option '%s'", word);
+        else
+            err_set(err, ERR_USAGE, "unknown option");
         return usage_error(cli, err);
     }
     if (option->type == CLI_FLAG && value != NULL) {
@@ -149,17 +153,29 @@ void cli_print_help(const struct command *command, const struct cli_option *opti
     }
 }
 
-/* The terminal's echo, off while a secret is typed. */
+static struct termios terminal_before;
+
+static void restore_terminal(int signal)
+{
+    tcsetattr(STDIN_FILENO, TCSAFLUSH, &terminal_before);
+    _exit(128 + signal);
+}
+
+/* The terminal's echo is off while a secret is typed, and comes back on Ctrl-C too. */
 static void set_echo(bool on)
 {
     struct termios term;
 
-    if (tcgetattr(STDIN_FILENO, &term) != 0)
+    if (on) {
+        tcsetattr(STDIN_FILENO, TCSAFLUSH, &terminal_before);
+        signal(SIGINT, SIG_DFL);
         return;
-    if (on)
-        term.c_lflag |= ECHO;
-    else
-        term.c_lflag &= ~(tcflag_t)ECHO;
+    }
+    if (tcgetattr(STDIN_FILENO, &terminal_before) != 0)
+        return;
+    signal(SIGINT, restore_terminal);
+    term = terminal_before;
+    term.c_lflag &= ~(tcflag_t)ECHO;
     tcsetattr(STDIN_FILENO, TCSAFLUSH, &term);
 }
 

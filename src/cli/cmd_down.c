@@ -12,6 +12,7 @@ enum { PID_GRACE = 5000, LOOK_EVERY = 20, KILL_TIMEOUT = 5000 };
 
 struct stop {
     const struct conf_node *node;
+    bool leads;
     int pidfd; /* of the guard; -1: does not run */
 };
 
@@ -100,35 +101,22 @@ static bool clean_up(struct arena *arena, const struct deployment *deployment,
     return !held || end_leftovers(arena, node, err);
 }
 
-static bool stop_some(struct arena *arena, struct deployment *deployment, struct stop *stops,
-                      size_t n, msec deadline, struct err *err)
+/* The leader, or all the others. */
+static bool stop_some(struct arena *arena, struct deployment *deployment, const struct stop *stops,
+                      size_t n, bool leader, msec deadline, struct err *err)
 {
     for (size_t i = 0; i < n; i++)
-        if (stops[i].pidfd >= 0 && !ask(&stops[i], err))
+        if (stops[i].leads == leader && stops[i].pidfd >= 0 && !ask(&stops[i], err))
             return false;
     for (size_t i = 0; i < n; i++) {
+        if (stops[i].leads != leader)
+            continue;
         if (stops[i].pidfd >= 0 && !wait_end(&stops[i], deadline, err))
             return false;
         if (!clean_up(arena, deployment, stops[i].node, err))
             return false;
     }
     return true;
-}
-
-/* The leader to the front. */
-static size_t order(struct deployment *deployment, struct stop *stops)
-{
-    size_t n = 0;
-
-    for (int pass = 0; pass < 2; pass++)
-        for (size_t i = 0; i < deployment->conf.n_nodes; i++) {
-            const struct conf_node *node = &deployment->conf.nodes[i];
-            bool leads = str_equal(node->name, deployment->leader.holder);
-
-            if (leads == (pass == 0))
-                stops[n++] = (struct stop){.node = node, .pidfd = -1};
-        }
-    return n;
 }
 
 static int down_run(struct cli *cli)
@@ -150,14 +138,21 @@ static int down_run(struct cli *cli)
         return cli_fail(&err);
     deadline = clock_now() +
                (timeout > 0 ? (msec)timeout * 1000 : 2 * deployment.conf.stop_timeout + 20000);
-    n = order(&deployment, stops);
+    n = deployment.conf.n_nodes;
     for (size_t i = 0; i < n; i++) {
+        const struct conf_node *node = &deployment.conf.nodes[i];
+
+        stops[i] = (struct stop){
+            .node = node,
+            .leads = str_equal(node->name, deployment.leader.holder),
+            .pidfd = -1,
+        };
         if (!find_guard(cli->arena, &deployment, &stops[i], &err))
             return cli_fail(&err);
         any = any || stops[i].pidfd >= 0;
     }
-    if (!stop_some(cli->arena, &deployment, stops, 1, deadline, &err) ||
-        !stop_some(cli->arena, &deployment, stops + 1, n - 1, deadline, &err))
+    if (!stop_some(cli->arena, &deployment, stops, n, true, deadline, &err) ||
+        !stop_some(cli->arena, &deployment, stops, n, false, deadline, &err))
         return cli_fail(&err);
     printf("cluster %s is down%s\n", deployment.conf.cluster_name, any ? "" : " already");
     return EXIT_OK;

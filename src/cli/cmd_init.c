@@ -32,8 +32,9 @@ static const char hba_conf[] =
     "reload\n\n"
     "#host  myapp  app_user  10.0.0.0/8  scram-sha-256\n";
 
-static const char gitignore[] = ".env\ndata/\nlogs/\nrun/\nstore/\ncerts/*.key\ncerts/*.pem\n"
-                                "certs/*.crt\n";
+static const char gitignore[] =
+    ".env\ndata/\nlogs/\nrun/\nstore/\nbackup/\ncerts/*.key\ncerts/*.pem\n"
+    "certs/*.crt\n";
 
 struct init {
     const char *dir; /* absolute */
@@ -41,6 +42,8 @@ struct init {
     int port;
     const char *memory;
     const char *name;
+    const char *conf; /* text of pgduet.conf */
+    const char *env;  /* text of .env */
 };
 
 /* The directory itself need not exist yet, its parent must. */
@@ -113,30 +116,44 @@ static bool write_file(struct arena *arena, const char *dir, const char *name, c
     return fs_write(path_join(arena, dir, name), text, strlen(text), mode, FS_SYNC, err);
 }
 
-static bool write_files(struct arena *arena, const struct init *init, struct err *err)
+/* Everything that can be wrong about the wishes is found before anything is written. */
+static bool compose(struct arena *arena, struct init *init, struct err *err)
 {
-    static const char *const dirs[] = {"config", "certs", "logs", "data", "run"};
-    const char *conf = conf_template(arena, init->name, init->nodes, init->memory, init->port);
-    const char *env =
+    struct conf check;
+
+    init->conf = conf_template(arena, init->name, init->nodes, init->memory, init->port);
+    init->env =
         str_fmt(arena,
                 "# Secrets of this cluster. Keep them out of version control.\n"
                 "POSTGRES_ADMIN_PASSWORD=%s\nPOSTGRES_REPLICATION_PASSWORD=%s\n",
                 random_password(arena, PASSWORD_LENGTH), random_password(arena, PASSWORD_LENGTH));
-    struct conf check;
+    if (conf_parse(arena, init->dir, init->conf, init->env, &check, err))
+        return true;
+    /* the file does not exist yet, so its line numbers say nothing */
+    if (str_starts(err->text, "pgduet.conf:") && strstr(err->text, ": ") != NULL) {
+        struct err found = *err;
 
-    /* the template must hold what was asked for before anything is written */
-    if (!conf_parse(arena, init->dir, conf, env, &check, err))
-        return false;
+        err_set(err, ERR_USAGE, "%s", strstr(found.text, ": ") + 2);
+        return err_hint(err, "%s", found.hint);
+    }
+    return false;
+}
+
+static bool write_files(struct arena *arena, const struct init *init, struct err *err)
+{
+    static const char *const dirs[] = {"config", "certs", "logs", "data", "run", "backup"};
+
     for (size_t i = 0; i < COUNT_OF(dirs); i++)
         if (!fs_mkdir(path_join(arena, init->dir, dirs[i]),
-                      str_equal(dirs[i], "data") ? 0700 : 0755, err))
+                      str_equal(dirs[i], "data") || str_equal(dirs[i], "backup") ? 0700 : 0755,
+                      err))
             return false;
-    return write_file(arena, init->dir, ".env", env, 0600, err) &&
+    return write_file(arena, init->dir, ".env", init->env, 0600, err) &&
            write_file(arena, init->dir, ".gitignore", gitignore, 0644, err) &&
            write_file(arena, init->dir, "config/primary.conf", primary_conf, 0644, err) &&
            write_file(arena, init->dir, "config/replica.conf", replica_conf, 0644, err) &&
            write_file(arena, init->dir, "config/pg_hba.conf", hba_conf, 0640, err) &&
-           write_file(arena, init->dir, "pgduet.conf", conf, 0644, err);
+           write_file(arena, init->dir, "pgduet.conf", init->conf, 0644, err);
 }
 
 static bool create_lock(struct arena *arena, struct store *store, const char *node,
@@ -210,7 +227,8 @@ static bool create(struct arena *arena, struct init *init, struct err *err)
     uid_t uid;
     gid_t gid;
 
-    if (!choose_owner(arena, init->dir, &uid, &gid, err) || !make_dir(init, err))
+    if (!compose(arena, init, err) || !choose_owner(arena, init->dir, &uid, &gid, err) ||
+        !make_dir(init, err))
         return false;
     if (give_away(init->dir, uid, gid, err) && user_become_owner(init->dir, err) &&
         write_files(arena, init, err) && make_store(arena, init, err))

@@ -99,13 +99,7 @@ static bool check_before_start(struct arena *arena, const struct deployment *dep
 static bool look(struct arena *arena, struct deployment *deployment, struct start *start,
                  struct err *err)
 {
-    struct err ignored = ERR_INIT;
-
-    if (!deployment_runs(arena, deployment, start->node, &start->alive, err))
-        return false;
-    if (!beacon_get(deployment->store, arena, start->node->name, &start->beacon, &ignored))
-        start->beacon = (struct beacon){.present = false};
-    return true;
+    return deployment_look(arena, deployment, start->node, &start->alive, &start->beacon, err);
 }
 
 static bool is_ending(const struct start *start)
@@ -153,7 +147,7 @@ static void tell(struct arena *life, struct start *start, msec began)
     const char *what;
     const char *line;
 
-    if (!start->alive || !b->present || b->age > 30)
+    if (!start->alive || !b->present || str_equal(b->state, "stopped"))
         return;
     what = b->error[0] != '\0' ? b->error : b->reason;
     if (b->ready)

@@ -58,6 +58,21 @@ bool deployment_runs(struct arena *arena, const struct deployment *deployment,
     return launch_find_guard(arena, &deployment->conf, deployment->store, node, ret, &pid, err);
 }
 
+bool deployment_look(struct arena *arena, const struct deployment *deployment,
+                     const struct conf_node *node, bool *ret_runs, struct beacon *ret_beacon,
+                     struct err *err)
+{
+    struct err ignored = ERR_INIT;
+    int pid;
+
+    if (!launch_find_guard(arena, &deployment->conf, deployment->store, node, ret_runs, &pid, err))
+        return false;
+    if (!beacon_get(deployment->store, arena, node->name, ret_beacon, &ignored) ||
+        (pid != 0 && ret_beacon->guard_pid != pid))
+        *ret_beacon = (struct beacon){.present = false};
+    return true;
+}
+
 struct sql_target deployment_target(struct arena *arena, const struct deployment *deployment,
                                     const struct conf_node *node, const char *database)
 {

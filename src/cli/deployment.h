@@ -33,6 +33,11 @@ MUST_CHECK bool deployment_primary(const struct deployment *deployment,
 MUST_CHECK bool deployment_runs(struct arena *arena, const struct deployment *deployment,
                                 const struct conf_node *node, bool *ret, struct err *err);
 
+/* The same, and what its agent says; what an earlier guard's agent said does not count. */
+MUST_CHECK bool deployment_look(struct arena *arena, const struct deployment *deployment,
+                                const struct conf_node *node, bool *ret_runs,
+                                struct beacon *ret_beacon, struct err *err);
+
 /* Superuser connection to the primary, checked to be one (not in recovery). `database` NULL: the
  * cluster's. ERR_STATE with the hint `pgduet up` when nothing listens. */
 MUST_CHECK bool deployment_connect_primary(struct arena *arena, const struct deployment *deployment,

@@ -85,12 +85,8 @@ static void set_lags(const struct node_snapshot *primary, struct snapshot *snaps
 static bool read_agent(struct arena *arena, struct deployment *deployment, struct node_snapshot *s,
                        struct err *err)
 {
-    struct err ignored = ERR_INIT;
-
-    if (!deployment_runs(arena, deployment, s->node, &s->guard_alive, err))
+    if (!deployment_look(arena, deployment, s->node, &s->guard_alive, &s->beacon, err))
         return false;
-    if (!beacon_get(deployment->store, arena, s->node->name, &s->beacon, &ignored))
-        s->beacon = (struct beacon){.present = false};
     s->role = "none";
     s->lag_bytes = -1;
     s->lag_seconds = -1;

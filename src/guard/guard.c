@@ -30,7 +30,7 @@
 enum { CHILDREN_MAX = 4096, ARGV_MAX = 64, AGENT_TIMEOUT = 20000, AGENT_YOUNG = 1000 };
 
 static struct {
-    char **arg; /* the command line, by enum guard_arg */
+    char *arg[GUARD_ARGS]; /* the command line */
 
     pid_t agent, dead_agent; /* each agent leads a session of its own: pid = session id */
     int sock;                /* our end of the agent's socket, -1 without an agent */
@@ -374,7 +374,7 @@ int main(int argc, char **argv)
         fputs("pgduet-guard is started by 'pgduet up' and 'pgduet agent', not by hand\n", stderr);
         return 2;
     }
-    g.arg = argv;
+    memcpy(g.arg, argv, sizeof(g.arg));
     sigemptyset(&mask);
     for (i = 0; i < 3; i++)
         sigaddset(&mask, (int[]){SIGCHLD, SIGTERM, SIGINT}[i]);

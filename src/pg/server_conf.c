@@ -2,6 +2,7 @@
  * settings that nobody overrides. */
 #include <errno.h>
 #include <sys/un.h>
+#include <sys/utsname.h>
 
 #include "conf/machine.h"
 #include "pg/hba.h"
@@ -137,6 +138,18 @@ static void add_slot_limit(struct arena *arena, const struct server_conf_in *in,
     add_kib(arena, list, "max_slot_wal_keep_size", keep_kib / 1024 * 1024);
 }
 
+/* Crash recovery opens and syncs every file of the data directory, unless one call may do it for
+ * the whole file system; kernels before 5.8 would not report its write errors (PostgreSQL docs,
+ * recovery_init_sync_method). */
+static bool kernel_reports_syncfs_errors(void)
+{
+    struct utsname name;
+    int major = 0, minor = 0;
+
+    return uname(&name) == 0 && sscanf(name.release, "%d.%d", &major, &minor) == 2 &&
+           (major > 5 || (major == 5 && minor >= 8));
+}
+
 static bool add_defaults(struct arena *arena, const struct server_conf_in *in,
                          struct guc_list *list, struct err *err)
 {
@@ -181,6 +194,8 @@ static bool add_defaults(struct arena *arena, const struct server_conf_in *in,
 
     for (size_t i = 0; i < COUNT_OF(fixed); i++)
         add(arena, list, fixed[i].name, fixed[i].value);
+    if (kernel_reports_syncfs_errors())
+        add(arena, list, "recovery_init_sync_method", "syncfs");
     if (!add_sizing(arena, in->conf, list, &max_wal_kib, err))
         return false;
     add_slot_limit(arena, in, max_wal_kib, list);

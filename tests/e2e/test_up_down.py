@@ -123,7 +123,7 @@ MOMENTS = {
     "at once": lambda c: True,
     "a guard lives": lambda c: c.guard_pid("pg1"),
     "an agent lives": lambda c: c.agent_pid("pg1"),
-    "initdb runs": lambda c: c.path("data/pg1.seed.new").exists(),
+    "initdb runs": lambda c: list(c.path("data").glob("*.new")),
     "the data directory is being made": lambda c: c.path("data/pg1.new").exists(),
     "the server starts": lambda c: c.data("pg1").joinpath("postmaster.pid").exists(),
     "the replica is being made": lambda c: c.path("data/pg2.new").exists(),
@@ -296,7 +296,7 @@ def test_foreground_agent_is_the_guard_itself(make_cluster):
 def test_stop_during_the_first_start(make_cluster):
     cluster = make_cluster(nodes=1)
     agent = serve(cluster, "pg1")
-    wait_until(lambda: cluster.path("data/pg1.seed.new").exists(), "initdb to be under way",
+    wait_until(lambda: list(cluster.path("data").glob("*.new")), "initdb to be under way",
                interval=0.003)
     stop(agent)
     cluster.assert_nothing_runs()
