@@ -4,7 +4,8 @@
   bench.py [-n ROUNDS] [-o RESULT.json] [--only up,up4,crash,status,idle] [--build DIR] [--idle SECONDS]
 
 The floor is a script without a tool and without pauses: initdb, start, pg_basebackup -c fast,
-start. Rounds alternate, so that a machine that slows down slows both. Medians and ratios count, not
+start. Directories are removed at the very end: ext4 is slow to create files for a minute after
+many were deleted. Rounds alternate, so that a machine that slows down slows both. Medians and ratios count, not
 single figures. Needs python3-psycopg2, a release build, and a user other than root or the right
 to become `postgres`.
 """
@@ -92,8 +93,9 @@ class Bare:
     """The floor."""
     name = "floor"
 
-    def __init__(self, work, sync=True):
-        self.work, self.sync = f"{work}/bare", [] if sync else ["--no-sync"]
+    def __init__(self, work):
+        self.work = tempfile.mkdtemp(prefix="bare-", dir=work) + "/n"
+        os.chmod(os.path.dirname(self.work), 0o755)
         self.servers = []
 
     def conf(self, d, port):
@@ -106,14 +108,14 @@ class Bare:
             os.chown(self.work, as_user()["user"], as_user()["group"])
         t = time.monotonic()
         a = f"{self.work}/n0"
-        run(f"{BIN}/initdb", "-D", a, "-A", "trust", "-U", "postgres", "-k", *self.sync)
+        run(f"{BIN}/initdb", "-D", a, "-A", "trust", "-U", "postgres", "-k")
         self.conf(a, PORT + 100)
         self.servers.append(spawn(a))
         until(lambda: connect(PORT + 100))
         for i in range(1, nodes):
             b = f"{self.work}/n{i}"
             run(f"{BIN}/pg_basebackup", "-D", b, "-h", "127.0.0.1", "-p", str(PORT + 100), "-U",
-                "postgres", "-c", "fast", "-R", *self.sync)
+                "postgres", "-c", "fast", "-R")
             self.conf(b, PORT + 100 + i)
             self.servers.append(spawn(b))
         for i in range(1, nodes):
@@ -138,7 +140,6 @@ class Bare:
             if p.poll() is None:
                 p.send_signal(signal.SIGQUIT)
                 p.wait(30)
-        shutil.rmtree(self.work, ignore_errors=True)
 
 
 def kill_and(proc, then):
@@ -150,7 +151,9 @@ class Duet:
     name = "pgduet"
 
     def __init__(self, work, build):
-        self.dir, self.program = f"{work}/duet", f"{work}/bin/pgduet"
+        self.dir = tempfile.mkdtemp(prefix="duet-", dir=work) + "/cluster"
+        os.chmod(os.path.dirname(self.dir), 0o755)
+        self.program = f"{work}/bin/pgduet"
         self.password = None
         if not os.path.exists(self.program):
             os.makedirs(f"{work}/bin")
@@ -190,7 +193,6 @@ class Duet:
 
     def down(self):
         self.call("down")
-        shutil.rmtree(self.dir, ignore_errors=True)
 
 
 def outage(port, password, fault):
@@ -200,6 +202,7 @@ def outage(port, password, fault):
         return c.cursor()
     cur = until(writer)
     cur.execute("CREATE TABLE IF NOT EXISTS bench (x int)")
+    cur.execute("CHECKPOINT")               # the same little recovery for both
     stop = time.monotonic() + 0.3
     last = time.monotonic()
     while time.monotonic() < stop:

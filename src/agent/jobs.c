@@ -68,21 +68,25 @@ static bool holds_cluster(struct arena *arena, const struct node *node, const ch
            control.system_id == node->cluster.system_id;
 }
 
-/* initdb beside the final place. It is on disk before the store knows the cluster's identity, so
- * that what is found later under that identity is whole. */
+/* initdb beside the final place. The siblings may copy it as soon as the store knows the cluster's
+ * identity; it is synced meanwhile. Until then nothing was served, so a machine that goes down in
+ * between costs nothing but a new beginning. */
 static bool make_first_directory(struct arena *arena, struct node *node, struct store *store,
                                  const char *dir, struct err *err)
 {
-    if (holds_cluster(arena, node, dir))
+    if (holds_cluster(arena, node, dir) && clone_is_of_this_boot(arena, dir))
         return true;
     if (node->cluster.system_id != 0) {
-        err_set(err, ERR_STATE, "the cluster was created, but %s and the data directory are gone",
+        err_set(err, ERR_STATE,
+                "creating the cluster was interrupted and %s is not whole; it has "
+                "never been in use",
                 dir);
-        return err_hint(err, "restore them, or start over with a new 'pgduet init'");
+        return err_hint(err,
+                        "move the deployment directory away and begin again with 'pgduet init'");
     }
     worker_progress(NULL, "initdb");
     return clone_prepare(arena, dir, err) && pg_initdb(arena, &node->conf, &node->bin, dir, err) &&
-           configure(arena, node, dir, ROLE_PRIMARY, err) && fs_sync_tree(dir, err) &&
+           configure(arena, node, dir, ROLE_PRIMARY, err) &&
            publish_identity(arena, node, store, dir, err);
 }
 
@@ -111,6 +115,8 @@ static bool take_into_use(struct arena *arena, const struct node *node, struct s
     AUTO_FD closed = -1;
 
     worker_progress(NULL, "the replicas copy the new cluster");
+    if (!fs_sync_tree(new_dir, err))
+        return false;
     while (sibling_is_coming(arena, node, store) && clock_now() < deadline)
         clock_pause(5);
     return clone_close_seed(arena, new_dir, SEED_TIMEOUT, &closed, err) &&

@@ -145,6 +145,8 @@ static void consider(struct search *search, const char *dir)
     struct err err = ERR_INIT;
     struct pg_bin bin;
 
+    if (str_equal(dir, search->best.dir))
+        return;
     if (inspect(search->arena, dir, search->want_major, &bin, &err)) {
         if (bin.major > search->best.major)
             search->best = bin;

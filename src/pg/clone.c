@@ -19,9 +19,28 @@ const char *clone_new_dir(struct arena *arena, const struct conf_node *node)
     return str_fmt(arena, "%s.new", node->data_dir);
 }
 
+static const char marker_head[] = "An unfinished data directory of pgduet, begun in boot ";
+
+static const char *boot_id(struct arena *arena)
+{
+    struct err ignored = ERR_INIT;
+    char *text;
+
+    return fs_read(arena, "/proc/sys/kernel/random/boot_id", &text, NULL, &ignored) ? text : "?";
+}
+
+bool clone_is_of_this_boot(struct arena *arena, const char *new_dir)
+{
+    struct err ignored = ERR_INIT;
+    char *text;
+
+    return fs_read(arena, marker_path(arena, new_dir), &text, NULL, &ignored) &&
+           str_equal(text, str_fmt(arena, "%s%s", marker_head, boot_id(arena)));
+}
+
 bool clone_prepare(struct arena *arena, const char *new_dir, struct err *err)
 {
-    static const char text[] = "An unfinished data directory of pgduet; it may be removed.\n";
+    const char *text = str_fmt(arena, "%s%s", marker_head, boot_id(arena));
     const char *marker = marker_path(arena, new_dir);
 
     if (fs_exists(new_dir) && !fs_exists(marker)) {
@@ -29,7 +48,7 @@ bool clone_prepare(struct arena *arena, const char *new_dir, struct err *err)
         return err_hint(err, "move it away");
     }
     return fs_mkdirs(arena, path_parent(arena, new_dir), 0700, err) &&
-           fs_write(marker, text, sizeof(text) - 1, 0600, FS_SYNC, err) &&
+           fs_write(marker, text, strlen(text), 0600, FS_SYNC, err) &&
            (!fs_exists(new_dir) || fs_remove_tree(new_dir, err));
 }
 

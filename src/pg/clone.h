@@ -11,6 +11,10 @@ const char *clone_new_dir(struct arena *arena, const struct conf_node *node);
  * (ERR_STATE) to touch one that does not carry our marker. */
 MUST_CHECK bool clone_prepare(struct arena *arena, const char *new_dir, struct err *err);
 
+/* Was the unfinished directory begun since the machine was started? If not, what was written to it
+ * and not synced may be gone. */
+bool clone_is_of_this_boot(struct arena *arena, const char *new_dir);
+
 /* A cluster's first data directory, closed and complete, is the seed of its first replicas until
  * its own node takes it into use. Copying and taking exclude each other by a lock on the marker:
  * a directory in use must never be copied.

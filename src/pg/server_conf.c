@@ -308,16 +308,14 @@ static void add_floor(struct arena *arena, const struct pg_control_settings *s,
     add_int(arena, list, "max_locks_per_transaction", s->max_locks_per_transaction);
 }
 
-bool server_conf_merge(struct arena *arena, const struct server_conf_in *in, struct guc_merged *ret,
-                       struct err *err)
+static bool merge(struct arena *arena, const struct server_conf_in *in,
+                  const struct guc_catalog *catalog, struct guc_merged *ret, struct err *err)
 {
-    struct guc_catalog catalog;
-    struct guc_layers layers = {.catalog = &catalog, .is_primary = in->is_primary};
+    struct guc_layers layers = {.catalog = catalog, .is_primary = in->is_primary};
     struct pg_control_settings control = {.data_checksums = true};
     const struct conf *conf = in->conf;
 
-    if (!read_catalog(arena, in->bin, &catalog, err) ||
-        !add_defaults(arena, in, &layers.defaults, err))
+    if (!add_defaults(arena, in, &layers.defaults, err))
         return false;
     for (size_t i = 0; i < conf->n_gucs; i++)
         guc_list_add(arena, &layers.conf, conf->gucs[i].name, conf->gucs[i].value, "pgduet.conf",
@@ -333,6 +331,14 @@ bool server_conf_merge(struct arena *arena, const struct server_conf_in *in, str
     }
     add_safety(arena, in, control.data_checksums, &layers.safety);
     return guc_merge(arena, &layers, ret, err);
+}
+
+bool server_conf_merge(struct arena *arena, const struct server_conf_in *in, struct guc_merged *ret,
+                       struct err *err)
+{
+    struct guc_catalog catalog;
+
+    return read_catalog(arena, in->bin, &catalog, err) && merge(arena, in, &catalog, ret, err);
 }
 
 /* `invalid value for parameter "work_mem": "banana"` of postgres, as an error at its origin. */
@@ -433,7 +439,10 @@ bool server_conf_check(struct arena *arena, const struct conf *conf, const struc
     const char *candidate =
         str_fmt(arena, "%s/.check-%d.conf", conf_run_dir(arena, conf), (int)getpid());
 
-    if (!hba_check(arena, conf, err) || !fs_mkdirs(arena, conf_run_dir(arena, conf), 0755, err))
+    struct guc_catalog catalog;
+
+    if (!hba_check(arena, conf, err) || !read_catalog(arena, bin, &catalog, err) ||
+        !fs_mkdirs(arena, conf_run_dir(arena, conf), 0755, err))
         return false;
     for (int is_primary = 0; is_primary <= 1; is_primary++) {
         struct server_conf_in in = {
@@ -447,7 +456,7 @@ bool server_conf_check(struct arena *arena, const struct conf *conf, const struc
         const char *text;
         bool ok;
 
-        if (!server_conf_merge(arena, &in, &merged, err))
+        if (!merge(arena, &in, &catalog, &merged, err))
             return false;
         text = render(arena, &in, &merged);
         if (!fs_write(candidate, text, strlen(text), 0600, FS_NO_SYNC, err))
