@@ -111,7 +111,10 @@ static void turn_health(struct node *node, bool ready)
     if (health_turn(&node->health, ready)) {
         bool young = node->up_since != 0 && now - node->up_since < ASK_SOON_FOR;
 
-        node->health.ask_at = now + (node_is_ready(node) ? TICK : young ? ASK_SOON : ASK_LATER);
+        /* with a tick, so that an idle agent wakes once for both */
+        node->health.ask_at = node_is_ready(node) ? node->tick_at + TICK
+                              : young             ? now + ASK_SOON
+                                                  : now + ASK_LATER;
         node->again = true;
     }
 }

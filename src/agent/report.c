@@ -131,6 +131,8 @@ void node_report(struct node *node)
     changed = !same(&beacon, &node->told);
     if (!changed && clock_now() < node->tick_at)
         return;
+    if (!changed && store_beacon_touch(node->store, node->name, &err))
+        return;
     if (!proc_start_time(getppid(), &beacon.guard_start) || !beacon_put(node->store, &beacon, &err))
         return;
     remember(node, &beacon);

@@ -44,6 +44,8 @@ MUST_CHECK bool store_beacon_write(struct store *store, const char *node, const 
                                    struct err *err);
 MUST_CHECK bool store_beacon_read(struct store *store, struct arena *arena, const char *node,
                                   const char **ret_text, struct err *err);
+/* Say "still true" without writing it again. */
+MUST_CHECK bool store_beacon_touch(struct store *store, const char *node, struct err *err);
 /* Seconds since the beacon was last written or touched, -1 when there is none. */
 double store_beacon_age(struct store *store, const char *node);
 const char *store_beacon_dir(struct store *store, struct arena *arena);

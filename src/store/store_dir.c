@@ -494,6 +494,18 @@ bool store_beacon_read(struct store *store, struct arena *arena, const char *nod
     return true;
 }
 
+bool store_beacon_touch(struct store *store, const char *node, struct err *err)
+{
+    AUTO_ARENA arena = arena_new();
+    const char *path = path_join(arena, store_beacon_dir(store, arena), node);
+
+    if (!check_node(node, err))
+        return false;
+    if (utimensat(AT_FDCWD, path, NULL, 0) < 0)
+        return err_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "touch '%s': %m", path);
+    return true;
+}
+
 double store_beacon_age(struct store *store, const char *node)
 {
     AUTO_ARENA arena = arena_new();

@@ -592,6 +592,13 @@ static void test_beacons(void **state)
     assert_true(age >= 500 && age < 700);
     make_older(path, -1000);
     assert_true(store_beacon_age(f->store, "pg1") == 0);
+    assert_int_equal(
+        utimensat(AT_FDCWD, path, (struct timespec[2]){{.tv_sec = 1}, {.tv_sec = 1}}, 0), 0);
+    assert_true(store_beacon_age(f->store, "pg1") > 1000);
+    assert_true(store_beacon_touch(f->store, "pg1", &err));
+    assert_true(store_beacon_age(f->store, "pg1") < 1000);
+    assert_false(store_beacon_touch(f->store, "pg2", &err));
+    assert_int_equal(err.kind, ERR_NOT_FOUND);
 
     assert_false(store_beacon_write(f->store, "../pg1", "x", &err));
     assert_int_equal(err.kind, ERR_INVALID);
