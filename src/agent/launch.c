@@ -176,11 +176,35 @@ bool launch_find_guard(struct arena *arena, const struct conf *conf, struct stor
     entry = cluster_find_node(&cluster, node->name);
     if (entry == NULL)
         return err_set(err, ERR_STATE, "the store does not know node %s", node->name);
-    if (!lock_is_held(store_lock_path(store, arena, node->name, "guard"), &entry->guard_lock,
-                      ret_held, err))
-        return false;
-    if (*ret_held && fs_read(arena, path, &text, NULL, &ignored))
+    if (fs_read(arena, path, &text, NULL, &ignored))
         pid = (int)strtol(text, NULL, 10);
-    *ret_pid = pid > 0 && is_guard(arena, pid, path) ? pid : 0;
+    if (pid <= 0 || !is_guard(arena, pid, path))
+        pid = 0;
+    if (!lock_is_held(store_lock_path(store, arena, node->name, "guard"), &entry->guard_lock,
+                      ret_held, err)) {
+        /* a guard whose lock file was deleted or replaced still lives, and must be found */
+        if (pid == 0)
+            return false;
+        *ret_held = true;
+    }
+    *ret_pid = *ret_held ? pid : 0;
+    return true;
+}
+
+bool launch_check_locks(struct arena *arena, struct store *store, const struct conf_node *node,
+                        struct err *err)
+{
+    static const char *const names[] = {"guard", "postgres"};
+    struct cluster_record cluster;
+    const struct cluster_node *entry;
+    bool held;
+
+    if (!cluster_get(store, arena, &cluster, err))
+        return false;
+    entry = cluster_find_node(&cluster, node->name);
+    for (size_t i = 0; entry != NULL && i < COUNT_OF(names); i++)
+        if (!lock_is_held(store_lock_path(store, arena, node->name, names[i]),
+                          i == 0 ? &entry->guard_lock : &entry->postgres_lock, &held, err))
+            return false;
     return true;
 }

@@ -23,5 +23,10 @@ MUST_CHECK bool launch_find_guard(struct arena *arena, const struct conf *conf, 
                                   const struct conf_node *node, bool *ret_held, int *ret_pid,
                                   struct err *err);
 
+/* Are the node's lock files the ones that were made at init? ERR_INVALID or ERR_NOT_FOUND, with a
+ * hint, when not: such a node must not be started again before they are repaired. */
+MUST_CHECK bool launch_check_locks(struct arena *arena, struct store *store,
+                                   const struct conf_node *node, struct err *err);
+
 /* Where the guard's output goes in the background. */
 const char *launch_log_path(struct arena *arena, const struct conf_node *node);

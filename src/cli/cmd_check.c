@@ -47,6 +47,8 @@ static void judge(struct arena *arena, const struct snapshot *snapshot, int64_t 
 
         if (!str_equal(s->role, "primary"))
             judge_replica(arena, s, max_lag, verdict);
+        else if (s->problem != NULL)
+            worsen(verdict, LEVEL_WARNING, str_fmt(arena, "%s: %s", s->node->name, s->problem));
         if (s->pending_restart)
             worsen(verdict, LEVEL_OK,
                    str_fmt(arena, "%s has settings that wait for a restart", s->node->name));

@@ -1,6 +1,8 @@
 /* Asking every node, without trusting anybody's word where the server itself can answer. */
 #include "cli/snapshot.h"
 
+#include "agent/launch.h"
+
 enum { ASK_TIMEOUT = 3000 };
 #define SILENT_AFTER 10.0 /* seconds without a beacon */
 
@@ -85,8 +87,13 @@ static void set_lags(const struct node_snapshot *primary, struct snapshot *snaps
 static bool read_agent(struct arena *arena, struct deployment *deployment, struct node_snapshot *s,
                        struct err *err)
 {
-    if (!deployment_look(arena, deployment, s->node, &s->guard_alive, &s->beacon, err))
+    struct err locks = ERR_INIT;
+
+    if (!deployment_look(arena, deployment, s->node, &s->guard_alive, &s->beacon, &locks) &&
+        locks.kind != ERR_INVALID && locks.kind != ERR_NOT_FOUND) {
+        *err = locks;
         return false;
+    }
     s->role = "none";
     s->lag_bytes = -1;
     s->lag_seconds = -1;
@@ -103,6 +110,9 @@ static bool read_agent(struct arena *arena, struct deployment *deployment, struc
         s->problem = str_fmt(arena, "its agent has been silent for %.0f s", s->beacon.age);
     else if (!s->guard_alive && str_equal(s->state, "crashed"))
         s->problem = "its guard is gone; 'pgduet up' starts it again";
+    if (s->problem == NULL && !launch_check_locks(arena, deployment->store, s->node, &locks))
+        s->problem = str_fmt(arena, "%s; do not restart it before this is mended: %s", locks.text,
+                             locks.hint);
     return true;
 }
 
