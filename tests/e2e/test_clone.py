@@ -8,15 +8,13 @@ import subprocess
 
 import pytest
 
-from utils import (IS_ROOT, SERVER_USER, all_pids, cmdline, comm, frozen, is_alive, kill, snapshot,
+from utils import (IS_ROOT, SERVER_USER, all_pids, cmdline, comm, frozen, kill, snapshot, stop_node,
                    wait_gone, wait_until)
 
 
 def lose_replica(cluster, node="pg2"):
     """The node is down and its data directory is elsewhere."""
-    guard = cluster.guard_pid(node)
-    kill(guard, signal.SIGTERM)
-    wait_gone(guard, f"the guard of {node}")
+    stop_node(cluster, node)
     away = cluster.base / f"{node}.away"
     shutil.rmtree(away, ignore_errors=True)
     os.rename(cluster.data(node), away)
@@ -159,11 +157,11 @@ def test_killed_during_the_base_backup(fresh_pair, victim):
     up = fresh_pair.start("up")
     pids = freeze_base_backup(fresh_pair)
     strike(fresh_pair, victim)
+    for pid in pids:
+        kill(pid, signal.SIGCONT)
     if victim in ("agent", "guard", "guard and agent"):
         for pid in pids:
             wait_gone(pid, "the base backup of the dead agent", 10)
-    for pid in pids:
-        kill(pid, signal.SIGCONT)
     up.wait()
     fresh_pair.up()
     assert_cloned(fresh_pair)
@@ -209,7 +207,9 @@ def test_killed_at_any_moment_of_the_first_start(cluster, moment, victims):
 
 
 def test_orphaned_backup_never_touches_a_finished_directory(fresh_pair):
-    """A base backup that outlived its agent would write into what the next one made."""
+    """What outlives the agent, frozen, must not go on in the directory that the next one made."""
+    fresh_pair.sql("ALTER SYSTEM SET wal_sender_timeout = '3s'")  # else its slot is taken for 60 s
+    fresh_pair.sql("SELECT pg_reload_conf()")
     fill(fresh_pair, 20)
     lose_replica(fresh_pair)
     up = fresh_pair.start("up")
@@ -217,7 +217,11 @@ def test_orphaned_backup_never_touches_a_finished_directory(fresh_pair):
     kill(fresh_pair.guard_pid("pg2"))
     up.wait()
     fresh_pair.up()
-    assert not [p for p in pids if is_alive(p)]
+    inode = os.stat(fresh_pair.data("pg2")).st_ino
+    for pid in pids:
+        kill(pid, signal.SIGCONT)
+        wait_gone(pid, "the orphaned base backup", 10)
+    assert os.stat(fresh_pair.data("pg2")).st_ino == inode
     assert_cloned(fresh_pair)
 
 
@@ -270,9 +274,7 @@ def test_disk_full_during_a_base_backup(cluster):
     place = small_disk(cluster, "400m")
     cluster.up()
     fill(cluster, 30)
-    guard = cluster.guard_pid("pg2")
-    kill(guard, signal.SIGTERM)
-    wait_gone(guard, "the guard of pg2")
+    stop_node(cluster, "pg2")
     shutil.rmtree(place / "pg2")
     subprocess.run(["mount", "-o", "remount,size=40m", str(place)], check=True)
     cluster.run("up", "--timeout", "8").fails(1, ["pg2", "[Nn]o space left"])
@@ -302,25 +304,38 @@ def test_disk_full_of_a_running_replica(cluster):
 # -- strange directories --------------------------------------------------------------------------
 
 
-def test_unknown_files_in_the_way(cluster):
-    place = cluster.data("pg2")
+def put_thesis(cluster, place):
     place.mkdir()
     (place / "thesis.txt").write_text("mine")
     cluster.give_to_server_user(place, place / "thesis.txt")
-    before = snapshot(place)
-    cluster.run("up", "--timeout", "15").fails(1, "pg2")
-    assert snapshot(place) == before
-    assert cluster.answers("pg1"), "the other node serves"
-    assert cluster.node("pg2")["state"] == "failed"
+    return snapshot(place)
+
+
+def test_unknown_files_in_the_way(cluster):
+    before = put_thesis(cluster, cluster.data("pg2"))
+    cluster.run("up", "--timeout", "15").fails(1, ["pg2", "hint: "])
+    assert snapshot(cluster.data("pg2")) == before
+    cluster.assert_nothing_runs()
+
+
+def test_unknown_files_in_the_way_of_a_lost_replica(fresh_pair):
+    lose_replica(fresh_pair)
+    before = put_thesis(fresh_pair, fresh_pair.data("pg2"))
+    fresh_pair.run("up", "--timeout", "15").fails(1, ["pg2", "hint: "])
+    agent = fresh_pair.start("agent", "pg2")
+    wait_until(lambda: fresh_pair.beacon("pg2").get("state") == "failed", "pg2 to say 'failed'")
+    assert snapshot(fresh_pair.data("pg2")) == before
+    assert fresh_pair.answers("pg1"), "the other node serves"
+    assert fresh_pair.node("pg2")["state"] == "failed"
+    agent.signal(signal.SIGTERM)
+    assert agent.wait(20).code == 0
 
 
 def test_unfinished_directory_that_is_not_ours(cluster):
     place = cluster.path("data/pg2.new")
-    place.mkdir()
-    (place / "thesis.txt").write_text("mine")
-    cluster.give_to_server_user(place, place / "thesis.txt")
-    cluster.run("up", "--timeout", "8").fails(1, [r"pg2\.new", "hint: "])
-    assert (place / "thesis.txt").read_text() == "mine"
+    before = put_thesis(cluster, place)
+    cluster.run("up", "--timeout", "8").fails(1, [r"pg2\.new"])
+    assert snapshot(place) == before
 
 
 def test_data_of_another_cluster(make_cluster):
@@ -366,12 +381,12 @@ def test_lost_primary_data_is_not_created_anew(fresh_pair):
 def test_lost_store_records_do_not_lead_to_a_new_cluster(fresh_pair):
     fresh_pair.down()
     for name in ("leader", "cluster"):
-        os.rename(fresh_pair.path("store", name), fresh_pair.base / name)
+        os.rename(fresh_pair.path("store", name), fresh_pair.base / f"{name}.away")
     result = fresh_pair.run("up", "--timeout", "5")
     assert result.code in (1, 2) and "pgduet: " in result.err, str(result)
     for name in ("leader", "cluster"):
         shutil.rmtree(fresh_pair.path("store", name), ignore_errors=True)
-        os.rename(fresh_pair.base / name, fresh_pair.path("store", name))
+        os.rename(fresh_pair.base / f"{name}.away", fresh_pair.path("store", name))
     fresh_pair.up()
     fresh_pair.assert_healthy()
 

@@ -9,7 +9,7 @@ from utils import wait_until
 
 def line_of(cluster, relative, text):
     lines = cluster.path(relative).read_text().splitlines()
-    return next(i + 1 for i, line in enumerate(lines) if text in line)
+    return lines.index(text) + 1
 
 
 def append(cluster, relative, line):
@@ -117,6 +117,12 @@ def test_set_refuses_nonsense_and_changes_nothing(pair, key, value):
     assert pair.conf.read_text() == before
 
 
+def test_set_negative_values(fresh_single):
+    fresh_single.run("config", "set", "postgres.log_min_duration_statement", "-1").ok()
+    fresh_single.run("config", "reload").ok()
+    shows(fresh_single, "log_min_duration_statement", "-1")
+
+
 def test_set_while_down(cluster):
     cluster.run("config", "set", "postgres.work_mem", "19MB").ok()
     cluster.up()
@@ -178,7 +184,7 @@ def test_mistake_in_a_role_file(cluster, file, line):
 ])
 def test_mistake_in_pg_hba_conf(cluster, line):
     number = append(cluster, "config/pg_hba.conf", line)
-    cluster.run("up").fails(1, rf"config/pg_hba\.conf:{number}:")
+    cluster.run("up", "--timeout", "8").fails(1, rf"config/pg_hba\.conf:{number}:")
     cluster.assert_nothing_runs()
 
 

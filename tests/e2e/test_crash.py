@@ -259,6 +259,15 @@ def test_dead_guard_is_started_again_by_a_peer(fresh_pair, node):
     fresh_pair.wait_same("SELECT count(*), max(id) FROM written")
 
 
+@pytest.mark.parametrize("node", ["pg1", "pg2"])
+def test_guard_that_dies_right_after_up(fresh_pair, node):
+    """Its peer may not have noticed it yet."""
+    guard = fresh_pair.guard_pid(node)
+    kill(guard)
+    wait_until(lambda: fresh_pair.guard_pid(node) not in (None, guard), f"a new guard of {node}")
+    fresh_pair.assert_healthy()
+
+
 def test_dead_guard_takes_writing_backends_with_it(fresh_single):
     backends = start_endless_writer(fresh_single)
     agent, postmaster = fresh_single.agent_pid("pg1"), fresh_single.postmaster_pid("pg1")
@@ -300,6 +309,7 @@ def test_all_guards_die_at_once_and_up_mends_it(fresh_pair):
         os.kill(pid, signal.SIGSTOP)  # so that none can start the other
     for pid in guards:
         kill(pid)
+        wait_gone(pid)
     fresh_pair.up()
     assert not set(guards) & {fresh_pair.guard_pid(n) for n in fresh_pair.names}
     fresh_pair.assert_healthy()

@@ -7,12 +7,13 @@ import socket
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from utils import (IS_ROOT, SERVER_USER, PortBlock, bindir, clean_environment, cmdline,
-                   die_with_parent, hold_true, is_alive, kill, run_as, server_tool, wait_gone,
-                   wait_until)
+                   die_with_parent, hold_true, is_alive, kill, run_as, server_tool, stop_node,
+                   wait_gone, wait_until)
 
 BUSY = "import sys, signal; print('ready', flush=True); signal.pause()"
 
@@ -31,7 +32,11 @@ def bystander():
 
 # -- lock files -----------------------------------------------------------------------------------
 
-LOCKS = ["pg1.guard", "pg1.postgres", "pg2.guard", "pg2.postgres"]
+DAMAGES = ["deleted", "replaced", "emptied", "rewritten"]
+
+
+def repair_locks(cluster):
+    return cluster.run(argv=[str(cluster.pgduet), "init", str(cluster.dir), "--repair-locks"])
 
 
 def damage(path, how):
@@ -49,51 +54,55 @@ def damage(path, how):
         path.write_text("0" * 32 + "\n")
 
 
-def repair_locks(cluster):
-    return cluster.run(argv=[str(cluster.pgduet), "init", str(cluster.dir), "--repair-locks"])
+def test_damaged_while_stopped(fresh_single):
+    fresh_single.down()
+    for lock in ("pg1.guard", "pg1.postgres"):
+        for how in DAMAGES:
+            damage(fresh_single.path("store/locks", lock), how)
+            result = fresh_single.run("up", "--timeout", "6")
+            result.fails(1, [lock.replace(".", r"\."), "hint: .*--repair-locks"])
+            assert fresh_single.postmaster_pid("pg1") is None, f"started with a {how} {lock}"
+            fresh_single.assert_nothing_runs()
+            repair_locks(fresh_single).ok()
+    fresh_single.up()
+    fresh_single.assert_healthy()
 
 
-DAMAGES = ["deleted", "replaced", "emptied", "rewritten"]
-
-
-@pytest.mark.parametrize("lock", LOCKS)
-@pytest.mark.parametrize("how", DAMAGES)
-def test_damaged_while_stopped(fresh_pair, lock, how):
-    node = lock.split(".")[0]
-    other = {"pg1": "pg2", "pg2": "pg1"}[node]
-    fresh_pair.down()
-    damage(fresh_pair.path("store/locks", lock), how)
-    result = fresh_pair.run("up", "--timeout", "6")
-    result.fails(1, [lock.replace(".", r"\."), "hint: .*--repair-locks"])
-    assert fresh_pair.postmaster_pid(node) is None, f"{node} must not start without its lock"
-    fresh_pair.down()
+def test_damaged_lock_of_one_node_does_not_keep_the_other_from_stopping(fresh_pair):
+    stop_node(fresh_pair, "pg2")
+    fresh_pair.path("store/locks/pg2.guard").unlink()
+    fresh_pair.run("up", "--timeout", "6").fails(1, r"pg2\.guard")
+    assert fresh_pair.answers("pg1")
+    fresh_pair.run("down")
+    fresh_pair.assert_nothing_runs()
     repair_locks(fresh_pair).ok()
     fresh_pair.up()
     fresh_pair.assert_healthy()
-    assert fresh_pair.postmaster_pid(other)
 
 
-@pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("which", ["guard", "postgres"])
-def test_damaged_while_running(fresh_pair, which, how):
+def test_damaged_while_running(fresh_single, which):
     """Whoever locks the new file must not get a second server beside the first."""
-    pids = fresh_pair.pids("pg1")
-    damage(fresh_pair.path(f"store/locks/pg1.{which}"), how)
-    result = fresh_pair.run("up", "--timeout", "6")
-    assert result.code in (0, 1), str(result)
-    second = fresh_pair.start("agent", "pg1")
-    assert second.wait(20).code != 0
-    assert fresh_pair.pids("pg1") == pids
-    fresh_pair.sql("SELECT 1")
-    servers = [p for p in fresh_pair.processes() if p != pids[2] and _is_postmaster(fresh_pair, p)]
-    assert not servers
-    fresh_pair.down()
-    repair_locks(fresh_pair).ok()
-    fresh_pair.up()
-    fresh_pair.assert_healthy()
+    lock = fresh_single.path(f"store/locks/pg1.{which}")
+    for how in DAMAGES:
+        pids = fresh_single.pids("pg1")
+        damage(lock, how)
+        assert fresh_single.run("up", "--timeout", "6").code in (0, 1)
+        assert fresh_single.start("agent", "pg1").wait(20).code != 0
+        assert fresh_single.pids("pg1") == pids
+        fresh_single.sql("SELECT 1")
+        others = [p for p in fresh_single.processes()
+                  if p != pids[2] and is_postmaster(fresh_single, p)]
+        assert not others
+        # It can be stopped all the same: how else would anybody repair it?
+        fresh_single.run("down")
+        fresh_single.assert_nothing_runs()
+        repair_locks(fresh_single).ok()
+        fresh_single.up()
+    fresh_single.assert_healthy()
 
 
-def _is_postmaster(cluster, pid):
+def is_postmaster(cluster, pid):
     return "postgres" in cmdline(pid).split(" ")[0] and str(cluster.data("pg1")) in cmdline(pid)
 
 
@@ -106,7 +115,8 @@ def test_postgres_lock_deleted_while_running_and_the_server_dies(fresh_pair):
     wait_until(lambda: "lock" in str(fresh_pair.beacon("pg1").get("error")),
                "the reason to be told")
     assert fresh_pair.postmaster_pid("pg1") is None
-    fresh_pair.down()
+    fresh_pair.run("down")
+    fresh_pair.assert_nothing_runs()
     repair_locks(fresh_pair).ok()
     fresh_pair.up()
     fresh_pair.assert_healthy()
@@ -114,7 +124,7 @@ def test_postgres_lock_deleted_while_running_and_the_server_dies(fresh_pair):
 
 def test_repair_is_refused_while_something_runs(fresh_pair):
     fresh_pair.path("store/locks/pg1.guard").unlink()
-    repair_locks(fresh_pair).fails(1, "hint: .*down")
+    repair_locks(fresh_pair).fails(1, "hint: .*(stop|down)")
     assert not fresh_pair.path("store/locks/pg1.guard").exists()
 
 
@@ -195,13 +205,13 @@ def test_stale_socket_lock_whose_pid_lives_again(fresh_single, bystander):
     if not directory:
         pytest.skip("the servers have no socket directory here")
     fresh_single.kill_all()
-    lock = os.path.join(directory, f".s.PGSQL.{fresh_single.first_port}.lock")
-    assert os.path.exists(lock), "a killed server leaves it behind"
-    lines = open(lock).read().splitlines()
-    with open(lock, "w", encoding="utf-8") as f:
-        f.write("\n".join([str(bystander.pid), *lines[1:]]) + "\n")
+    lock = Path(directory) / f".s.PGSQL.{fresh_single.first_port}.lock"
+    lock.write_text(f"{bystander.pid}\n{fresh_single.data('pg1')}\n1700000000\n"
+                    f"{fresh_single.first_port}\n{directory}\n")
+    lock.chmod(0o600)
+    fresh_single.give_to_server_user(lock)
     write_pidfile(fresh_single, "pg1", bystander.pid)
-    fresh_single.up()
+    fresh_single.up("--timeout", "10")
     assert bystander.poll() is None
     fresh_single.assert_healthy()
 
@@ -281,6 +291,7 @@ def test_taken_port(cluster, node):
     argv = [sys.executable, "-c", textwrap.dedent(f"""
         import signal, socket
         s = socket.socket()
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         s.bind(("127.0.0.1", {cluster.port(node)}))
         s.listen()
         print("ready", flush=True)
@@ -289,7 +300,7 @@ def test_taken_port(cluster, node):
     with subprocess.Popen(argv, stdout=subprocess.PIPE, preexec_fn=die_with_parent,
                           **run_as(SERVER_USER)) as holder:
         try:
-            holder.stdout.readline()
+            assert holder.stdout.readline()
             result = cluster.run("up", "--timeout", "10")
             result.fails(1, [str(cluster.port(node)), rf"\b{holder.pid}\b", "python", "hint: "])
             cluster.assert_nothing_runs()
@@ -411,7 +422,7 @@ def test_program_that_the_servers_user_cannot_reach(make_cluster):
     for name in ("pgduet", "pgduet-guard"):
         shutil.copy(cluster.pgduet.with_name(name), private / name)
     result = cluster.run(argv=[str(private / "pgduet"), "-C", str(cluster.dir), "up"])
-    result.fails(1, [str(private), SERVER_USER])
+    result.fails(1, [str(private), "hint: "])
     cluster.assert_nothing_runs()
 
 

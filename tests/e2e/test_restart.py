@@ -77,7 +77,7 @@ def test_restart_with_a_mistake_in_the_settings_leaves_servers_alone(fresh_pair)
 
 def test_restart_with_a_value_that_the_machine_refuses(fresh_single):
     """PostgreSQL accepts the value and then cannot start: say so, and recover when mended."""
-    fresh_single.run("config", "set", "postgres.shared_buffers", "12000GB").ok()
+    fresh_single.run("config", "set", "postgres.shared_buffers", "7000GB").ok()
     fresh_single.run("restart", "--timeout", "10").fails(1, "pg1")
     fresh_single.run("config", "set", "postgres.shared_buffers", "32MB").ok()
     fresh_single.up()
@@ -88,7 +88,8 @@ def test_two_restarts_at_once(fresh_pair):
     running = [fresh_pair.start("restart", node) for node in fresh_pair.names]
     for each in running:
         result = each.wait()
-        assert result.code == 0 or "restart" in result.err, str(result)
+        if result.code != 0:
+            result.fails(1, ["operation|under way", "hint: "])
     fresh_pair.run("restart").ok()
     fresh_pair.assert_healthy()
 

@@ -6,7 +6,8 @@ import signal
 
 import pytest
 
-from utils import IS_ROOT, cmdline, comm, is_alive, parent_of, read_if_there, wait_gone, wait_until
+from utils import (IS_ROOT, cmdline, comm, is_alive, parent_of, read_if_there, stop_node, wait_gone,
+                   wait_until)
 
 
 def postmasters(cluster):
@@ -26,6 +27,8 @@ SHUT_DOWN, SHUT_DOWN_IN_RECOVERY = 1, 2
 
 def test_up_from_nothing(cluster):
     result = cluster.up()
+    for node in cluster.names:  # clients of both may come as soon as `up` says so
+        assert cluster.value("SELECT current_database()", node) == "myapp"
     cluster.sql("CREATE TABLE t (x int)")
     cluster.sql("INSERT INTO t VALUES (42)")
     cluster.wait_same("SELECT x FROM t")
@@ -159,12 +162,6 @@ def test_down_while_starting(cluster, moment):
     cluster.assert_nothing_runs()
     cluster.up()
     cluster.assert_healthy()
-
-
-def stop_node(cluster, node):
-    guard = cluster.guard_pid(node)
-    os.kill(guard, signal.SIGTERM)
-    wait_gone(guard, f"the guard of {node}")
 
 
 def test_interrupted_down_is_finished_by_the_next(fresh_pair):
@@ -380,7 +377,8 @@ def test_stop_timeout_ends_servers_the_hard_way(fresh_single):
 
 def test_closed_standard_streams(cluster):
     """As from cron: no terminal, no descriptors."""
-    cluster.run(argv=["/bin/sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', *cluster.argv("up")]).ok()
+    up = cluster.argv("up", "--timeout", "15")
+    cluster.run(argv=["/bin/sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', *up]).ok()
     cluster.assert_healthy()
     assert read_if_there(cluster.path("run/pg1/guard.pid"))
     assert parent_of(cluster.guard_pid("pg1")) != os.getpid()

@@ -321,6 +321,7 @@ class Cluster:
         self.memory = memory
         self.background = []
         self.connections = []
+        self.writers = []
         self.mounts = []
 
     # commands
@@ -504,7 +505,8 @@ class Cluster:
         conn = psycopg2.connect(host="127.0.0.1", port=self.port(node or self.names[0]), user=user,
                                 password=password, dbname=dbname,
                                 **{"connect_timeout": 5, **options})
-        conn.autocommit = True
+        if not conn.async_:
+            conn.autocommit = True
         self.connections.append(conn)
         return conn
 
@@ -584,6 +586,8 @@ class Cluster:
     # the end
 
     def destroy(self):
+        for writer in self.writers:
+            writer.give_up()
         for conn in self.connections:
             conn.close()
         for running in self.background:
@@ -600,6 +604,13 @@ class Cluster:
         shutil.rmtree(self.base, ignore_errors=True)
 
 
+def stop_node(cluster, node):
+    """One node of a running cluster, as `systemctl stop` would."""
+    guard = cluster.guard_pid(node)
+    kill(guard, signal.SIGTERM)
+    wait_gone(guard, f"the guard of {node}")
+
+
 class Writer(threading.Thread):
     """Commits one row after the other and remembers which of them the server acknowledged.
 
@@ -612,6 +623,7 @@ class Writer(threading.Thread):
         self.acknowledged = []
         self._stop_event = threading.Event()
         self._next = 0
+        cluster.writers.append(self)
         cluster.sql(f"CREATE TABLE IF NOT EXISTS {table} (id bigint PRIMARY KEY)")
 
     def run(self):
@@ -632,8 +644,11 @@ class Writer(threading.Thread):
         goal = len(self.acknowledged) + n
         wait_until(lambda: len(self.acknowledged) >= goal, f"{goal} acknowledged rows", deadline)
 
-    def stop(self):
+    def give_up(self):
         self._stop_event.set()
+
+    def stop(self):
+        self.give_up()
         self.join(DEFAULT_DEADLINE)
         assert not self.is_alive(), "the writer hangs in a statement"
 
