@@ -1,4 +1,6 @@
 /* The command table and the way to a command. */
+#include <fcntl.h>
+
 #include "cli/cli.h"
 
 const struct command *const commands[] = {
@@ -33,12 +35,26 @@ static void forget_libpq_environment(void)
         unsetenv(names[i]);
 }
 
+/* A closed standard descriptor would be given to the next file or socket, and then to children as
+ * their output. */
+static void open_standard_descriptors(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd > STDERR_FILENO)
+        close(fd);
+}
+
 int main(int argc, char **argv)
 {
     AUTO_ARENA arena = arena_new();
     struct cli cli = {.arena = arena};
     int i = 1;
 
+    open_standard_descriptors();
     forget_libpq_environment();
     for (; i < argc && argv[i][0] == '-'; i++) {
         if (str_equal(argv[i], "-C") && i + 1 < argc) {
@@ -56,7 +72,7 @@ int main(int argc, char **argv)
         }
     }
     if (i >= argc) {
-        cmd_help.run(&cli);
+        fputs("pgduet: no command; hint: 'pgduet help' lists them\n", stderr);
         return EXIT_USAGE;
     }
     cli.command = find(argv[i]);

@@ -74,14 +74,43 @@ static void act_bootstrap(struct node *node)
     work(node, WORK_BOOTSTRAP, job_bootstrap, 0);
 }
 
+/* Backends of a server whose guard was killed may still hold the postgres lock, frozen ones for
+ * ever. This guard is the only one (it holds the guard lock), so nobody else deals with them. */
+static void kill_leftovers(struct node *node)
+{
+    const struct cluster_node *entry = cluster_find_node(&node->cluster, node->name);
+    struct err ignored = ERR_INIT;
+    bool held = false;
+    pid_t *pids;
+    size_t n;
+
+    if (entry == NULL ||
+        !lock_is_held(store_lock_path(node->store, node->turn, node->name, "postgres"),
+                      &entry->postgres_lock, &held, &ignored) ||
+        !held)
+        return;
+    proc_find_by_cwd(node->turn, node->self->data_dir, &pids, &n);
+    for (size_t i = 0; i < n; i++) {
+        struct err err = ERR_INIT;
+
+        node_log(node, "ending process %d, left over from an earlier server", (int)pids[i]);
+        if (!proc_kill_wait(pids[i], LEFTOVER_TIMEOUT, &err))
+            node_log(node, "%s", err.text);
+    }
+}
+
 /* A start that would fail only later, with a worse message. */
 static bool may_start(struct node *node, struct err *err)
 {
     const char *data = node->self->data_dir;
     char *hosts = str_dup(node->turn, node->conf.listen);
+    struct sql_target target = server_target(node->turn, &node->conf, node->self, "", "");
     char *host;
 
-    if (!pg_pidfile_clear_stale(node->turn, data, err))
+    kill_leftovers(node);
+    if (!pg_pidfile_clear_stale(node->turn, data, err) ||
+        (target.host[0] == '/' &&
+         !pg_socket_lock_clear_stale(node->turn, target.host, node->self->port, err)))
         return false;
     while ((host = strsep(&hosts, ",")) != NULL)
         if (*str_trim(host) != '\0' &&
@@ -139,6 +168,9 @@ static void act_stop(struct node *node)
     if (node->view.restart_wanted && !node->guard.stop_wanted)
         snprintf(node->op_stopped, sizeof(node->op_stopped), "%s", node->op.id);
     if (!node->stop_asked) {
+        node->conf_due = node->view.restart_wanted; /* limits may have moved since the reload */
+        if (node->view.restart_wanted)
+            node_history(node, "restart", str_fmt(node->turn, "asked for by %s", node->op.actor));
         node->stop_asked = true;
         node->stop_asked_at = clock_now();
         guard_link_signal(&node->guard, SIGINT);
@@ -266,31 +298,12 @@ void node_work_done(struct node *node)
     }
 }
 
-/* Backends of a server whose guard was killed may still hold the postgres lock, frozen ones for
- * ever. This guard is the only one (it holds the guard lock), so nobody else deals with them. */
-static void kill_leftovers(struct node *node)
-{
-    pid_t *pids;
-    size_t n;
-
-    proc_find_by_cwd(node->turn, node->self->data_dir, &pids, &n);
-    for (size_t i = 0; i < n; i++) {
-        struct err err = ERR_INIT;
-
-        node_log(node, "ending process %d, left over from an earlier server", (int)pids[i]);
-        if (!proc_kill_wait(pids[i], LEFTOVER_TIMEOUT, &err))
-            node_log(node, "%s", err.text);
-    }
-}
-
 void node_start_failed(struct node *node)
 {
     struct err err = ERR_INIT;
 
     node->start_asked = false;
     err_set(&err, ERR_IO, "%s", node->guard.failed);
-    if (strstr(node->guard.failed, "held by another process") != NULL)
-        kill_leftovers(node);
     node_failed(node, &err);
 }
 

@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "sys/fs.h"
 
-enum { LINES_PER_SECOND = 20, CHUNK = 64 * 1024 };
+enum { REPEAT_AFTER = 60000, LINES_PER_SECOND = 20, CHUNK = 64 * 1024 };
 
 static bool is_server_log(const char *name)
 {
@@ -55,6 +55,19 @@ static const char *severity(const char *line)
     return NULL;
 }
 
+/* A replica without its primary says the same ten times a second: once a minute is enough here. */
+static bool is_repeated(struct log_tail *tail, const char *text)
+{
+    msec now = clock_now();
+
+    if (strncmp(text, tail->last_text, sizeof(tail->last_text) - 1) == 0 &&
+        now - tail->last_told < REPEAT_AFTER)
+        return true;
+    snprintf(tail->last_text, sizeof(tail->last_text), "%s", text);
+    tail->last_told = now;
+    return false;
+}
+
 static void take_line(struct log_tail *tail, const char *line)
 {
     const char *word = severity(line);
@@ -65,6 +78,8 @@ static void take_line(struct log_tail *tail, const char *line)
         return;
     if (word[0] == 'F' || word[0] == 'P')
         snprintf(tail->last_fatal, sizeof(tail->last_fatal), "%s", strstr(line, word));
+    if (is_repeated(tail, strstr(line, word)))
+        return;
     if (second != tail->second) {
         if (tail->suppressed > 0)
             fprintf(stderr, "%s server: %d more lines not repeated here\n", tail->node,

@@ -14,6 +14,8 @@ struct log_tail {
     msec second; /* rate limit: lines repeated within this second */
     int repeated;
     int suppressed;
+    char last_text[128];   /* the line repeated last, from its severity on */
+    msec last_told;
     char last_fatal[256]; /* newest FATAL or PANIC line since log_tail_forget() */
 };
 

@@ -63,6 +63,7 @@ struct node {
 
     /* what has been told */
     const char *state;
+    bool was_down;               /* this agent has seen the server down since its last start */
     enum role role;
     char since[32];
     struct beacon told;
@@ -74,6 +75,7 @@ struct node {
     struct peer {
         const char *name;
         int pidfd;
+        uint64_t revived;        /* start time of the dead guard that was replaced last */
     } peers[CONF_NODES_MAX];
     size_t n_peers;
 };

@@ -125,6 +125,12 @@ void node_report(struct node *node)
         node_log(node, "%s%s%s: %s", state, role != ROLE_NONE ? " as " : "",
                  role != ROLE_NONE ? role_name(role) : "", node->decision.reason);
     }
+    /* an agent that adopts a running server has seen no start */
+    if (str_equal(state, "running") && role != ROLE_NONE && node->role == ROLE_NONE &&
+        node->was_down)
+        node_history(node, "start",
+                     str_fmt(node->turn, "as %s: %s", role_name(role), node->decision.reason));
+    node->was_down = node->view.server != SERVER_UP || (node->was_down && role == ROLE_NONE);
     node->state = state;
     node->role = role;
     beacon.since = node->since;

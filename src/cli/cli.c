@@ -1,4 +1,5 @@
 /* Options, help, secrets: what every command shares. */
+#include <ctype.h>
 #include <signal.h>
 #include <termios.h>
 
@@ -111,7 +112,7 @@ bool cli_parse(struct cli *cli, const struct cli_option *options, size_t n_optio
             exit(EXIT_OK);
         } else if (str_equal(word, "-C") && i + 1 < cli->argc) {
             cli->dir = cli->argv[++i];
-        } else if (word[0] == '-' && word[1] != '\0') {
+        } else if (word[0] == '-' && word[1] != '\0' && !isdigit((unsigned char)word[1])) {
             if (!parse_option(cli, options, n_options, &i, err))
                 return false;
         } else {

@@ -101,32 +101,41 @@ static bool clean_up(struct arena *arena, const struct deployment *deployment,
     return !held || end_leftovers(arena, node, err);
 }
 
+/* One node in trouble must not keep the others running. */
+static bool complain(const struct err *err)
+{
+    err_print(err);
+    return false;
+}
+
 /* The leader, or all the others. */
 static bool stop_some(struct arena *arena, struct deployment *deployment, const struct stop *stops,
-                      size_t n, bool leader, msec deadline, struct err *err)
+                      size_t n, bool leader, msec deadline)
 {
+    struct err err = ERR_INIT;
+    bool ok = true;
+
     for (size_t i = 0; i < n; i++)
-        if (stops[i].leads == leader && stops[i].pidfd >= 0 && !ask(&stops[i], err))
-            return false;
+        if (stops[i].leads == leader && stops[i].pidfd >= 0 && !ask(&stops[i], &err))
+            ok = complain(&err);
     for (size_t i = 0; i < n; i++) {
         if (stops[i].leads != leader)
             continue;
-        if (stops[i].pidfd >= 0 && !wait_end(&stops[i], deadline, err))
-            return false;
-        if (!clean_up(arena, deployment, stops[i].node, err))
-            return false;
+        if ((stops[i].pidfd >= 0 && !wait_end(&stops[i], deadline, &err)) ||
+            !clean_up(arena, deployment, stops[i].node, &err))
+            ok = complain(&err);
     }
-    return true;
+    return ok;
 }
 
 static int down_run(struct cli *cli)
 {
     struct err err = ERR_INIT;
     struct deployment deployment;
-    struct stop stops[NODES_MAX];
+    struct stop stops[NODES_MAX] = {0};
     const char **args;
     int timeout = 0;
-    bool any = false;
+    bool any = false, ok = true;
     msec deadline;
     size_t n;
     const struct cli_option options[] = {
@@ -148,12 +157,13 @@ static int down_run(struct cli *cli)
             .pidfd = -1,
         };
         if (!find_guard(cli->arena, &deployment, &stops[i], &err))
-            return cli_fail(&err);
+            ok = complain(&err);
         any = any || stops[i].pidfd >= 0;
     }
-    if (!stop_some(cli->arena, &deployment, stops, n, true, deadline, &err) ||
-        !stop_some(cli->arena, &deployment, stops, n, false, deadline, &err))
-        return cli_fail(&err);
+    ok = stop_some(cli->arena, &deployment, stops, n, true, deadline) && ok;
+    ok = stop_some(cli->arena, &deployment, stops, n, false, deadline) && ok;
+    if (!ok)
+        return EXIT_FAILED;
     printf("cluster %s is down%s\n", deployment.conf.cluster_name, any ? "" : " already");
     return EXIT_OK;
 }

@@ -46,24 +46,23 @@ struct init {
     const char *env;  /* text of .env */
 };
 
-/* The directory itself need not exist yet, its parent must. */
+/* The directory need not exist yet; its nearest existing parent is resolved. */
 static bool resolve_dir(struct arena *arena, const char *given, const char **ret, struct err *err)
 {
     char resolved[PATH_MAX];
-    const char *parent = path_parent(arena, given);
-    const char *base = strrchr(given, '/');
+    const char *parent = given;
+    const char *rest = "";
 
-    base = base != NULL ? base + 1 : given;
-    if (*base == '\0' || str_equal(base, ".") || str_equal(base, "..")) {
-        if (realpath(given, resolved) == NULL)
-            return err_set(err, ERR_IO, "%s: %m", given);
-        *ret = str_dup(arena, resolved);
-        return true;
+    while (realpath(parent, resolved) == NULL) {
+        const char *name = strrchr(parent, '/');
+
+        if (errno != ENOENT)
+            return err_set(err, ERR_IO, "%s: %m", parent);
+        rest = str_fmt(arena, "/%s%s", name != NULL ? name + 1 : parent, rest);
+        parent = path_parent(arena, parent);
     }
-    if (realpath(parent, resolved) == NULL)
-        return err_set(err, ERR_IO, "%s: %m", parent);
-    *ret = str_equal(resolved, "/") ? str_fmt(arena, "/%s", base)
-                                    : str_fmt(arena, "%s/%s", resolved, base);
+    *ret =
+        str_equal(resolved, "/") && rest[0] != '\0' ? rest : str_fmt(arena, "%s%s", resolved, rest);
     return true;
 }
 
@@ -95,8 +94,10 @@ static bool give_away(const char *path, uid_t uid, gid_t gid, struct err *err)
     return true;
 }
 
-static bool make_dir(const struct init *init, struct err *err)
+static bool make_dir(struct arena *arena, const struct init *init, struct err *err)
 {
+    if (!fs_mkdirs(arena, path_parent(arena, init->dir), 0755, err))
+        return false;
     if (mkdir(init->dir, 0755) == 0)
         return true;
     if (errno != EEXIST)
@@ -228,7 +229,7 @@ static bool create(struct arena *arena, struct init *init, struct err *err)
     gid_t gid;
 
     if (!compose(arena, init, err) || !choose_owner(arena, init->dir, &uid, &gid, err) ||
-        !make_dir(init, err))
+        !make_dir(arena, init, err))
         return false;
     if (give_away(init->dir, uid, gid, err) && user_become_owner(init->dir, err) &&
         write_files(arena, init, err) && make_store(arena, init, err))

@@ -1,5 +1,6 @@
 /* `restart`: apply settings that need it, in the order that no replica refuses. */
 #include "cli/operation.h"
+#include "cli/replay.h"
 #include "pg/server_conf.h"
 
 /* A hot standby must never have these lower than its primary (PostgreSQL docs, hot standby,
@@ -8,7 +9,7 @@ static const char lowering_question[] =
     "SELECT FROM pg_settings s JOIN pg_file_settings f USING (name)"
     " WHERE s.name IN ('max_connections', 'max_worker_processes', 'max_wal_senders',"
     "  'max_prepared_transactions', 'max_locks_per_transaction')"
-    " AND s.pending_restart AND f.setting::int < s.setting::int";
+    " AND f.setting::int < s.setting::int";
 
 static bool primary_lowers(struct cli *cli, const struct deployment *deployment, bool *ret,
                            struct err *err)
@@ -26,13 +27,19 @@ static bool primary_lowers(struct cli *cli, const struct deployment *deployment,
     return true;
 }
 
-static void primary_to_front(struct operation_spec *spec)
+/* A replica may lower its own only after it has replayed that the primary has. */
+static bool restart_lowering(struct cli *cli, struct deployment *deployment,
+                             const struct operation_spec *spec, struct err *err)
 {
-    const struct conf_node *primary = spec->nodes[spec->n_nodes - 1];
+    struct operation_spec primary = *spec, replicas = *spec;
 
-    for (size_t i = spec->n_nodes - 1; i > 0; i--)
-        spec->nodes[i] = spec->nodes[i - 1];
-    spec->nodes[0] = primary;
+    primary.nodes[0] = spec->nodes[spec->n_nodes - 1];
+    primary.n_nodes = 1;
+    primary.one_by_one = true;
+    replicas.n_nodes = spec->n_nodes - 1;
+    return operation_run(cli->arena, deployment, &primary, err) &&
+           replay_wait(cli->arena, deployment, spec->timeout, err) &&
+           operation_run(cli->arena, deployment, &replicas, err);
 }
 
 static bool choose_nodes(struct cli *cli, const struct deployment *deployment, const char *name,
@@ -89,9 +96,9 @@ static int restart_run(struct cli *cli)
     spec.timeout = timeout > 0 ? (msec)timeout * 1000 : deployment.conf.start_timeout;
     if (!reload(cli, &deployment, &spec, &err) || !primary_lowers(cli, &deployment, &lowers, &err))
         return cli_fail(&err);
-    if (lowers && spec.n_nodes > 1)
-        primary_to_front(&spec);
-    if (!operation_run(cli->arena, &deployment, &spec, &err))
+    lowers = lowers && spec.n_nodes > 1;
+    if (!(lowers ? restart_lowering(cli, &deployment, &spec, &err)
+                 : operation_run(cli->arena, &deployment, &spec, &err)))
         return cli_fail(&err);
     printf("restarted:");
     for (size_t i = 0; i < spec.n_nodes; i++)

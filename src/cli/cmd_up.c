@@ -4,6 +4,7 @@
 
 #include "agent/launch.h"
 #include "cli/deployment.h"
+#include "cli/replay.h"
 #include "pg/control.h"
 #include "pg/server_conf.h"
 #include "sys/fs.h"
@@ -11,7 +12,7 @@
 #include "sys/proc.h"
 #include "sys/watch.h"
 
-enum { LAUNCH_GRACE = 3000, LOOK_EVERY = 250 };
+enum { LAUNCH_GRACE = 3000, LOOK_EVERY = 250, REPLAY_TIMEOUT = 60000 };
 
 struct start {
     const struct conf_node *node;
@@ -163,8 +164,11 @@ static void tell(struct arena *life, struct start *start, msec began)
 /* A node that says it needs a person ends the waiting, once it has had a moment to settle. */
 static bool is_stuck(const struct start *start, msec began)
 {
+    double waited = (double)(clock_now() - began) / 1000;
+
+    /* said or repeated since we began: an older word may be about something mended meanwhile */
     return start->alive && start->beacon.present && str_equal(start->beacon.state, "failed") &&
-           start->beacon.age < 10 && clock_now() - began > 500;
+           waited > 0.5 && start->beacon.age < waited - 0.1;
 }
 
 static bool node_ready(const struct start *start)
@@ -280,6 +284,9 @@ static int up_run(struct cli *cli)
     if (!preflight(cli, &deployment, starts, n, &needed, &err) ||
         !wait_ready(cli->arena, &deployment, starts, n,
                     timeout > 0 ? (msec)timeout * 1000 : deployment.conf.start_timeout, &err))
+        return cli_fail(&err);
+    /* what the primary made while it started, its database above all, is on the replicas too */
+    if (needed && !replay_wait(cli->arena, &deployment, REPLAY_TIMEOUT, &err))
         return cli_fail(&err);
     print_result(&deployment, starts, n, needed);
     return EXIT_OK;

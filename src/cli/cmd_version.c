@@ -28,7 +28,11 @@ const struct command cmd_version = {
 
 static int help_run(struct cli *cli)
 {
-    if (cli->argc == 1) {
+    if (cli->argc >= 1 && (str_equal(cli->argv[0], "--help") || str_equal(cli->argv[0], "-h"))) {
+        cli_print_help(cli->command != NULL ? cli->command : &cmd_help, NULL, 0);
+        return EXIT_OK;
+    }
+    if (cli->argc >= 1) {
         for (const struct command *const *c = commands; *c != NULL; c++) {
             if (!str_equal((*c)->name, cli->argv[0]))
                 continue;

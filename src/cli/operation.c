@@ -1,5 +1,7 @@
 /* Writing an operation into the store and following it. */
 #include "cli/operation.h"
+#include <pwd.h>
+
 #include "agent/launch.h"
 #include "sys/random.h"
 #include "sys/watch.h"
@@ -9,8 +11,8 @@ static const char *actor(struct arena *arena, const char *kind)
     char host[256] = "";
     const char *user = getenv("SUDO_USER");
 
-    if (user == NULL)
-        user = getenv("USER");
+    if (user == NULL && getpwuid(getuid()) != NULL)
+        user = getpwuid(getuid())->pw_name;
     if (gethostname(host, sizeof(host) - 1) != 0)
         host[0] = '\0';
     return str_fmt(arena, "%s@%s via %s", user != NULL ? user : "unknown", host, kind);

@@ -421,7 +421,7 @@ bool conf_find_dir(struct arena *arena, const char *explicit_dir, const char **r
 const struct conf_node *conf_find_node(const struct conf *conf, const char *name)
 {
     for (size_t i = 0; i < conf->n_nodes; i++)
-        if (strcmp(conf->nodes[i].name, name) == 0)
+        if (str_equal(conf->nodes[i].name, name))
             return &conf->nodes[i];
     return NULL;
 }

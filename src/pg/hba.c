@@ -1,6 +1,9 @@
 /* pg_hba.conf: pgduet's own lines first, so that no line of the user's can lock it out, then the
  * user's, then everybody with a password from this machine. */
 #include "pg/hba.h"
+
+#include <arpa/inet.h>
+
 #include "pg/server_conf.h"
 #include "sys/fs.h"
 
@@ -38,39 +41,96 @@ static size_t hba_fields(char *line, char **fields, size_t max)
     return n;
 }
 
+/* "10.0.0.0/8", "::1/128", a host name, or one of PostgreSQL's words. */
+static bool address_ok(struct arena *arena, const char *text)
+{
+    char *address = str_dup(arena, text);
+    char *slash = strchr(address, '/');
+    unsigned char bytes[16];
+    struct err ignored = ERR_INIT;
+    int64_t bits;
+
+    if (slash == NULL) {
+        bool numeric = strspn(text, "0123456789.") == strlen(text) || strchr(text, ':') != NULL;
+
+        return !numeric || inet_pton(AF_INET, text, bytes) == 1 ||
+               inet_pton(AF_INET6, text, bytes) == 1;
+    }
+    *slash = '\0';
+    if (inet_pton(AF_INET, address, bytes) == 1)
+        return str_to_int(slash + 1, 0, 32, &bits, &ignored);
+    return inet_pton(AF_INET6, address, bytes) == 1 &&
+           str_to_int(slash + 1, 0, 128, &bits, &ignored);
+}
+
+/* Where the method stands: a host line's address may be followed by a mask of its own. */
+static bool find_method(struct arena *arena, char **fields, size_t n, size_t *ret, const char **why)
+{
+    unsigned char bytes[16];
+    bool local = str_equal(fields[0], "local");
+
+    *ret = local ? 3 : 4;
+    if (!local && n > 3 && !address_ok(arena, fields[3])) {
+        *why = str_fmt(arena, "'%s' is no address", fields[3]);
+        return false;
+    }
+    if (!local && n > 4 &&
+        (inet_pton(AF_INET, fields[4], bytes) == 1 || inet_pton(AF_INET6, fields[4], bytes) == 1))
+        *ret = 5;
+    *why =
+        str_fmt(arena, "too few fields (type, database, user%s, method)", local ? "" : ", address");
+    return n > *ret;
+}
+
+static bool method_ok(struct arena *arena, char **fields, size_t n, size_t method, const char **why)
+{
+    bool local = str_equal(fields[0], "local");
+
+    *why = str_fmt(arena, "unknown method '%s'", fields[method]);
+    if (!hba_method_known(fields[method]))
+        return false;
+    if (str_equal(fields[method], "peer") && !local) {
+        *why = "'peer' works on local lines only";
+        return false;
+    }
+    for (size_t i = method + 1; i < n; i++) {
+        if (strchr(fields[i], '=') != NULL)
+            continue;
+        *why = str_fmt(arena, "'%s' is no option (NAME=VALUE)", fields[i]);
+        return false;
+    }
+    return true;
+}
+
 /* A broken pg_hba.conf keeps a server from starting, so the user's lines are checked before. */
 static bool check_hba_line(struct arena *arena, const char *file, int number, const char *line,
                            struct err *err)
 {
-    char *fields[8];
+    static const char *const types[] = {"local",     "host",       "hostssl",
+                                        "hostnossl", "hostgssenc", "hostnogssenc"};
+    char *fields[32];
     size_t n = hba_fields(str_dup(arena, line), fields, COUNT_OF(fields));
+    bool known = false;
+    const char *why;
     size_t method;
 
     if (n == 0)
         return true;
-    if (str_equal(fields[0], "local"))
-        method = 3;
-    else if (str_starts(fields[0], "host"))
-        method = n > 4 && strspn(fields[4], "0123456789.:abcdefABCDEF") == strlen(fields[4]) &&
-                         strpbrk(fields[4], ".:") != NULL
-                     ? 5
-                     : 4;
-    else
+    for (size_t i = 0; i < COUNT_OF(types); i++)
+        known = known || str_equal(fields[0], types[i]);
+    if (!known)
         return err_set(err, ERR_INVALID,
-                       "%s:%d: a line begins with local, host, hostssl or "
-                       "hostnossl, not '%s'",
+                       "%s:%d: a line begins with local, host, hostssl or hostnossl, not '%s'",
                        file, number, fields[0]);
-    if (n <= method)
-        return err_set(err, ERR_INVALID, "%s:%d: too few fields (type, database, user%s, method)",
-                       file, number, method > 3 ? ", address" : "");
+    if (!find_method(arena, fields, n, &method, &why))
+        return err_set(err, ERR_INVALID, "%s:%d: %s", file, number, why);
     if (str_equal(fields[method], "trust")) {
         err_set(err, ERR_INVALID, "%s:%d: 'trust' lets anybody in without a password", file,
                 number);
         return err_hint(err, "use scram-sha-256, or peer on local lines");
     }
-    if (!hba_method_known(fields[method]))
-        return err_set(err, ERR_INVALID, "%s:%d: unknown method '%s'", file, number,
-                       fields[method]);
+    if (!method_ok(arena, fields, n, method, &why))
+        return err_set(err, ERR_INVALID, "%s:%d: %s", file, number, why);
     return true;
 }
 

@@ -128,10 +128,31 @@ bool pg_pidfile_clear_stale(struct arena *arena, const char *data_dir, struct er
 {
     const char *path = path_join(arena, data_dir, file_name);
 
-    if (!fs_exists(path))
-        return true;
+    /* also without a file: somebody may have deleted it under a running server */
     if (!refuse_live_server(arena, data_dir, err))
         return false;
+    if (unlink(path) < 0 && errno != ENOENT)
+        return err_set(err, ERR_IO, "remove the stale '%s': %m", path);
+    return true;
+}
+
+bool pg_socket_lock_clear_stale(struct arena *arena, const char *socket_dir, int port,
+                                struct err *err)
+{
+    const char *path = str_fmt(arena, "%s/.s.PGSQL.%d.lock", socket_dir, port);
+    struct err inner = ERR_INIT;
+    char *text;
+    pid_t pid;
+
+    if (!fs_read(arena, path, &text, NULL, &inner)) {
+        if (inner.kind == ERR_NOT_FOUND)
+            return true;
+        *err = inner;
+        return false;
+    }
+    pid = (pid_t)strtol(text, NULL, 10);
+    if (pid > 0 && is_server(arena, pid))
+        return true; /* PostgreSQL itself says more about that */
     if (unlink(path) < 0 && errno != ENOENT)
         return err_set(err, ERR_IO, "remove the stale '%s': %m", path);
     return true;

@@ -22,5 +22,10 @@ MUST_CHECK bool pg_pidfile_read(struct arena *arena, const char *data_dir, struc
 
 /* Remove a stale one. The caller holds the node's postgres lock through its guard, so no
  * postmaster of ours can be alive. ERR_STATE when a live process still works in that directory
- * (somebody started PostgreSQL by hand), naming it. An absent file is fine. */
+ * (somebody started PostgreSQL by hand), naming it, whether there is a file or not. */
 MUST_CHECK bool pg_pidfile_clear_stale(struct arena *arena, const char *data_dir, struct err *err);
+
+/* The same for a socket's lock file, whose pid may live again as something else after a reboot or in
+ * a new container. One that names a PostgreSQL server is left to PostgreSQL. */
+MUST_CHECK bool pg_socket_lock_clear_stale(struct arena *arena, const char *socket_dir, int port,
+                                           struct err *err);

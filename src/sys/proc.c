@@ -392,12 +392,19 @@ bool proc_run(const struct proc_spec *spec, struct arena *arena, struct proc_res
     return ok;
 }
 
-/* The last line that holds anything; "" when there is none. */
-static const char *last_line(struct arena *arena, const char *text)
+/* What went wrong: PostgreSQL's programs say "error: " and then, often, what they clean up. Else
+ * the last line that holds anything; "" when there is none. */
+static const char *telling_line(struct arena *arena, const char *text)
 {
     char *copy = str_trim(str_dup(arena, text));
+    char *found = strstr(copy, "error: ");
     char *newline = strrchr(copy, '\n');
 
+    if (found != NULL) {
+        while (found > copy && found[-1] != '\n')
+            found--;
+        return str_ndup(arena, found, strcspn(found, "\r\n"));
+    }
     return newline != NULL ? str_trim(newline) : copy;
 }
 
@@ -410,7 +417,7 @@ bool proc_run_ok(const struct proc_spec *spec, struct arena *arena, struct proc_
     if (!proc_run(spec, arena, &result, err))
         return false;
     if (result.status != 0) {
-        line = last_line(arena, result.errout);
+        line = telling_line(arena, result.errout);
         return err_set(err, ERR_IO, "'%s' failed with exit code %d%s%s", spec->argv[0],
                        result.status, line[0] != '\0' ? ": " : "", line);
     }
