@@ -19,8 +19,9 @@ struct start {
     bool launched;
     msec launched_at;
     bool alive;
-    struct beacon beacon;
-    const char *shown; /* the last progress line */
+    struct beacon beacon; /* strings are of the present look only */
+    const char *role;     /* once it is ready */
+    const char *shown;    /* the last progress line */
 };
 
 static volatile sig_atomic_t started_guards;
@@ -202,10 +203,12 @@ static bool wait_ready(struct arena *life, struct deployment *deployment, struct
                 return err_set(err, ERR_STATE, "%s cannot start: %s", start->node->name,
                                start->beacon.error[0] != '\0' ? start->beacon.error
                                                               : start->beacon.reason);
-            if (node_ready(start))
+            if (node_ready(start)) {
+                start->role = str_dup(life, start->beacon.role);
                 ready++;
-            else
+            } else {
                 waiting = start;
+            }
         }
         if (ready == n)
             return true;
@@ -255,7 +258,7 @@ static void print_result(struct deployment *deployment, const struct start *star
 {
     printf("cluster %s %s: ", deployment->conf.cluster_name, needed ? "is up" : "is up already");
     for (size_t i = 0; i < n; i++)
-        printf("%s%s %s on %s:%d", i > 0 ? ", " : "", starts[i].node->name, starts[i].beacon.role,
+        printf("%s%s %s on %s:%d", i > 0 ? ", " : "", starts[i].node->name, starts[i].role,
                starts[i].node->host, starts[i].node->port);
     putchar('\n');
 }
