@@ -72,7 +72,7 @@ int main(int argc, char **argv)
         }
     }
     if (i >= argc) {
-        fputs("pgduet: no command; hint: 'pgduet help' lists them\n", stderr);
+        cli_print_commands(stderr);
         return EXIT_USAGE;
     }
     cli.command = find(argv[i]);

@@ -76,27 +76,37 @@ static void act_bootstrap(struct node *node)
 
 /* Backends of a server whose guard was killed may still hold the postgres lock, frozen ones for
  * ever. This guard is the only one (it holds the guard lock), so nobody else deals with them. */
-static void kill_leftovers(struct node *node)
+static bool postgres_lock_held(struct node *node)
 {
     const struct cluster_node *entry = cluster_find_node(&node->cluster, node->name);
     struct err ignored = ERR_INIT;
     bool held = false;
+
+    return entry != NULL &&
+           lock_is_held(store_lock_path(node->store, node->turn, node->name, "postgres"),
+                        &entry->postgres_lock, &held, &ignored) &&
+           held;
+}
+
+/* True when the lock is held all the same. */
+static bool kill_leftovers(struct node *node)
+{
     pid_t *pids;
     size_t n;
 
-    if (entry == NULL ||
-        !lock_is_held(store_lock_path(node->store, node->turn, node->name, "postgres"),
-                      &entry->postgres_lock, &held, &ignored) ||
-        !held)
-        return;
+    if (!postgres_lock_held(node))
+        return false;
     proc_find_by_cwd(node->turn, node->self->data_dir, &pids, &n);
     for (size_t i = 0; i < n; i++) {
         struct err err = ERR_INIT;
 
+        if (!pg_is_server(node->turn, pids[i]))
+            continue;
         node_log(node, "ending process %d, left over from an earlier server", (int)pids[i]);
         if (!proc_kill_wait(pids[i], LEFTOVER_TIMEOUT, &err))
             node_log(node, "%s", err.text);
     }
+    return postgres_lock_held(node);
 }
 
 /* A start that would fail only later, with a worse message. */
@@ -107,7 +117,10 @@ static bool may_start(struct node *node, struct err *err)
     struct sql_target target = server_target(node->turn, &node->conf, node->self, "", "");
     char *host;
 
-    kill_leftovers(node);
+    if (kill_leftovers(node))
+        return err_set(
+            err, ERR_CONFLICT,
+            "the node's postgres lock is held by a process that cannot be ended from here");
     if (!pg_pidfile_clear_stale(node->turn, data, err) ||
         (target.host[0] == '/' &&
          !pg_socket_lock_clear_stale(node->turn, target.host, node->self->port, err)))
@@ -293,7 +306,8 @@ void node_work_done(struct node *node)
     else if (worker->kind == JOB_AUTO_CONF)
         guard_link_signal(&node->guard, SIGHUP), node->auto_conf_due = true;
     if (first_data) {
-        node->conf_due = false;
+        node->conf_due = node->conf_moved; /* a reload came while it was copied */
+        node->conf_moved = false;
         node->conf_role = worker->kind == WORK_BOOTSTRAP ? ROLE_PRIMARY : ROLE_REPLICA;
     }
 }
@@ -321,6 +335,7 @@ void node_server_ended(struct node *node)
     bool was_up = node->up_since != 0;
     bool long_up = was_up && clock_now() - node->up_since >= 5000;
     const char *how = describe_exit(node, guard->exit_status);
+    const char *fatal;
     struct err err = ERR_INIT;
 
     node->ended_seen = guard->ended;
@@ -338,7 +353,6 @@ void node_server_ended(struct node *node)
         node->failures = 0;
         node->retry_at = 0;
     }
-    log_tail_turn(&node->tail, node->tail.file);
     if (was_up) {
         node_log(node, "the server %s; %d of its processes were killed and reaped", how,
                  guard->leftovers);
@@ -348,8 +362,9 @@ void node_server_ended(struct node *node)
         node->failures++;
         return; /* the first time: start again at once */
     }
+    fatal = log_tail_last_fatal(&node->tail);
     err_set(&err, ERR_STATE, "the server %s%s%s", how,
-            node->tail.last_fatal[0] != '\0' ? ": " : ", see its log in ",
-            node->tail.last_fatal[0] != '\0' ? node->tail.last_fatal : node->self->log_dir);
+            fatal[0] != '\0' ? ": " : ", see its log in ",
+            fatal[0] != '\0' ? fatal : node->self->log_dir);
     node_failed(node, &err);
 }

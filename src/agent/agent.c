@@ -1,5 +1,6 @@
 /* The agent's loop: wait for an event, observe, decide, act. Nothing in it blocks longer than a
  * store write; nothing in it polls, except that a server on its way up is asked often. */
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 
@@ -65,7 +66,8 @@ static void init_peers(struct node *node)
 static bool set_up(struct node *node, struct err *err)
 {
     node->conf_arena = arena_new();
-    if (!conf_load(node->conf_arena, node->dir, &node->conf, err))
+    if (!conf_load(node->conf_arena, node->dir, &node->conf, err) ||
+        !conf_check_secrets(&node->conf, err))
         return false;
     node->self = conf_find_node(&node->conf, node->name);
     if (node->self == NULL)
@@ -138,6 +140,7 @@ static void tick(struct node *node)
     }
     if (now >= node->prune_at) {
         node->prune_at = now + PRUNE_EVERY;
+        log_tail_limit_own(node->turn);
         log_tail_prune(node->turn, node->tail.dir, node->conf.log_retention_days);
     }
 }
@@ -241,6 +244,7 @@ int agent_run(const char *dir, const char *name, int guard_fd)
 
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
+    fcntl(guard_fd, F_SETFD, FD_CLOEXEC); /* not for a sibling's guard, nor anybody else */
     node = (struct node){
         .dir = dir,
         .name = name,
@@ -255,10 +259,12 @@ int agent_run(const char *dir, const char *name, int guard_fd)
         .auto_conf_due = true,
         .state = "",
     };
-    if (!set_up(&node, &err) || !greet(&node)) {
+    if (!set_up(&node, &err)) {
         err_print(&err);
         return 1;
     }
+    if (!greet(&node))
+        return 1; /* the guard is gone, and took this node with it */
     if (node.guard.postmaster != 0)
         node_log(&node, "adopting the running server (process %d)", (int)node.guard.postmaster);
     return loop(&node);

@@ -160,6 +160,8 @@ bool job_clone_seed(void *context, struct err *err)
     const char *seed_dir = node_seed_dir(node, arena);
     AUTO_FD seed = -1;
 
+    if (seed_dir == NULL)
+        return err_set(err, ERR_NOT_FOUND, "there is no new cluster to copy");
     if (!clone_prepare(arena, new_dir, err) || !clone_open_seed(arena, seed_dir, &seed, err))
         return false;
     worker_progress(NULL, copying_seed);
@@ -183,8 +185,11 @@ bool job_clone(void *context, struct err *err)
     AUTO_ARENA arena = arena_new();
     const char *new_dir = clone_new_dir(arena, node->self);
     const struct conf_node *leader = node_leader_conf(node);
-    char *leader_name = str_dup(arena, leader->name);
+    char *leader_name;
 
+    if (leader == NULL)
+        return err_set(err, ERR_STATE, "the leader %s is not in pgduet.conf", node->leader.holder);
+    leader_name = str_dup(arena, leader->name);
     worker_progress(NULL, str_fmt(arena, "base backup from %s", leader->name));
     if (!clone_prepare(arena, new_dir, err) || !server_conf_write_passfile(arena, &node->conf, err))
         return false;

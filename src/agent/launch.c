@@ -104,27 +104,29 @@ bool launch_foreground(struct arena *arena, const struct conf *conf, struct stor
 {
     const char *argv[GUARD_ARGS + 1];
 
-    if (!prepare_dirs(arena, conf, node, err) || !guard_argv(arena, conf, store, node, argv, err))
+    if (!conf_check_secrets(conf, err) || !prepare_dirs(arena, conf, node, err) ||
+        !guard_argv(arena, conf, store, node, argv, err))
         return false;
     unsetenv(LAUNCH_DAEMON_ENV);
     execv(argv[0], (char *const *)(uintptr_t)argv);
     return err_set(err, ERR_IO, "start %s: %m", argv[0]);
 }
 
+/* The guard makes itself the leader of a session: until it is one, a guard above us takes this
+ * process for its agent's. */
 static void __attribute__((noreturn)) daemon_child(const char *const *argv, int log)
 {
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigset_t none;
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
-    setsid();
     if (fork() != 0)
         _exit(0);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     sigaction(SIGHUP, &ignore, NULL);
     setenv(LAUNCH_DAEMON_ENV, "1", 1);
-    if (null >= 0 && dup2(null, 0) == 0 && dup2(log, 1) == 1 && dup2(log, 2) == 2)
+    if (null > 2 && log > 2 && dup2(null, 0) == 0 && dup2(log, 1) == 1 && dup2(log, 2) == 2)
         execv(argv[0], (char *const *)(uintptr_t)argv);
     fprintf(stderr, "pgduet: start %s: %s\n", argv[0], strerror(errno));
     _exit(126);

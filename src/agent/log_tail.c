@@ -8,7 +8,13 @@
 #include "base/clock.h"
 #include "sys/fs.h"
 
-enum { REPEAT_AFTER = 60000, LINES_PER_SECOND = 20, CHUNK = 64 * 1024 };
+enum {
+    OWN_LOG_MAX = 16 * 1024 * 1024,
+    OWN_LOG_KEPT = 1024 * 1024,
+    REPEAT_AFTER = 60000,
+    LINES_PER_SECOND = 20,
+    CHUNK = 64 * 1024
+};
 
 static bool is_server_log(const char *name)
 {
@@ -132,6 +138,38 @@ void log_tail_turn(struct log_tail *tail, const char *name)
         read_lines(tail, fd);
 }
 
+/* What the server said before its own log was open went to our stderr, a file under `up`. */
+static void look_into_own_log(struct log_tail *tail)
+{
+    char buf[4096], path[4096];
+    ssize_t n = readlink("/proc/self/fd/2", path, sizeof(path) - 1);
+    AUTO_FD fd = -1;
+    struct stat st;
+    char *line;
+
+    if (n <= 0)
+        return;
+    path[n] = '\0';
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+        return;
+    n = pread(fd, buf, sizeof(buf) - 1, st.st_size > 4095 ? st.st_size - 4095 : 0);
+    if (n <= 0)
+        return;
+    buf[n] = '\0';
+    for (line = strstr(buf, "FATAL:  "); line != NULL; line = strstr(line + 1, "FATAL:  "))
+        snprintf(tail->last_fatal, sizeof(tail->last_fatal), "%.*s", (int)strcspn(line, "\n"),
+                 line);
+}
+
+const char *log_tail_last_fatal(struct log_tail *tail)
+{
+    log_tail_turn(tail, tail->file);
+    if (tail->last_fatal[0] == '\0')
+        look_into_own_log(tail);
+    return tail->last_fatal;
+}
+
 void log_tail_forget(struct log_tail *tail)
 {
     tail->last_fatal[0] = '\0';
@@ -153,4 +191,28 @@ void log_tail_prune(struct arena *arena, const char *dir, int days)
         if (is_server_log(names[i]) && stat(path, &st) == 0 && st.st_mtime < limit)
             unlink(path);
     }
+}
+
+void log_tail_limit_own(struct arena *arena)
+{
+    struct stat st;
+    char path[4096];
+    ssize_t n = readlink("/proc/self/fd/2", path, sizeof(path) - 1);
+    struct err ignored = ERR_INIT;
+    AUTO_FD fd = -1;
+    ssize_t got;
+    char *tail;
+
+    if (n <= 0 || fstat(STDERR_FILENO, &st) != 0 || !S_ISREG(st.st_mode) ||
+        st.st_size < OWN_LOG_MAX)
+        return;
+    path[n] = '\0';
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    tail = arena_alloc(arena, OWN_LOG_KEPT);
+    got = fd < 0 ? -1 : pread(fd, tail, OWN_LOG_KEPT, st.st_size - OWN_LOG_KEPT);
+    /* guard and server write to the same open file, so it is emptied in place, not replaced */
+    if (got > 0 &&
+        fs_write(str_fmt(arena, "%s.1", path), tail, (size_t)got, 0640, FS_NO_SYNC, &ignored) &&
+        ftruncate(STDERR_FILENO, 0) != 0)
+        fprintf(stderr, "truncate %s: %m\n", path);
 }

@@ -14,7 +14,7 @@ struct log_tail {
     msec second; /* rate limit: lines repeated within this second */
     int repeated;
     int suppressed;
-    char last_text[128];   /* the line repeated last, from its severity on */
+    char last_text[128]; /* the line repeated last, from its severity on */
     msec last_told;
     char last_fatal[256]; /* newest FATAL or PANIC line since log_tail_forget() */
 };
@@ -24,6 +24,13 @@ void log_tail_start(struct log_tail *tail, const char *dir, const char *node);
 
 /* A file in the directory changed: read what is new. */
 void log_tail_turn(struct log_tail *tail, const char *name);
+
+/* The newest FATAL or PANIC line since log_tail_forget(), "" when there is none. */
+const char *log_tail_last_fatal(struct log_tail *tail);
+
+/* Keep our own log, where stderr is a file, from growing without end: above 16 MB
+ * its last megabyte is kept as "<file>.1" and it begins anew. */
+void log_tail_limit_own(struct arena *arena);
 
 void log_tail_forget(struct log_tail *tail);
 

@@ -42,6 +42,7 @@ struct node {
 
     /* what has been done about the generated files and the cluster's objects */
     bool conf_due;       /* something they are made from may have changed */
+    bool conf_moved;     /* the configuration was read anew while the worker used the old */
     enum role conf_role; /* the role they were made for */
     bool objects_checked;
     bool database_checked;
@@ -63,7 +64,7 @@ struct node {
 
     /* what has been told */
     const char *state;
-    bool was_down;               /* this agent has seen the server down since its last start */
+    bool was_down; /* this agent has seen the server down since its last start */
     enum role role;
     char since[32];
     struct beacon told;
@@ -75,7 +76,7 @@ struct node {
     struct peer {
         const char *name;
         int pidfd;
-        uint64_t revived;        /* start time of the dead guard that was replaced last */
+        uint64_t revived; /* start time of the dead guard that was replaced last */
     } peers[CONF_NODES_MAX];
     size_t n_peers;
 };

@@ -45,9 +45,13 @@ static void read_records(struct node *node)
     node->records_ok = cluster_get(node->store, arena, &cluster, &err) &&
                        leader_get(node->store, arena, &leader, &err) &&
                        op_get(node->store, arena, &op, &err);
-    if (!node->records_ok || (cluster.rev == 0 && node->cluster.rev != 0)) {
+    /* a store that knows less than it did was lost or replaced: it is not believed */
+    if (!node->records_ok || cluster.rev < node->cluster.rev || leader.rev < node->leader.rev ||
+        (node->cluster.rev != 0 && !str_equal(cluster.nonce, node->cluster.nonce))) {
         if (node->records_ok)
-            err_set(&err, ERR_STATE, "the store's record of the cluster is gone");
+            err_set(&err, ERR_STATE,
+                    "the store's records were lost or replaced: this node changes nothing until "
+                    "the store directory is back");
         node->records_ok = false;
         snprintf(node->error, sizeof(node->error), "%s", err.text);
         arena_free(&arena);

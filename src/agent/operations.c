@@ -2,7 +2,7 @@
  * order where it says so, and followed by the command to its end. */
 #include "agent/node.h"
 
-enum { CONFLICT_RETRIES = 20 };
+enum { CONFLICT_RETRIES = 20, GIVE_UP_AFTER = 3 };
 
 static const struct op_node *own_entry(const struct node *node, const struct op_record *op)
 {
@@ -77,7 +77,7 @@ static bool load_conf(struct node *node, struct err *err)
     struct arena *arena = arena_new();
     struct conf conf;
 
-    if (!conf_load(arena, node->dir, &conf, err)) {
+    if (!conf_load(arena, node->dir, &conf, err) || !conf_check_secrets(&conf, err)) {
         arena_free(&arena);
         return false;
     }
@@ -90,6 +90,7 @@ static bool load_conf(struct node *node, struct err *err)
     node->conf_arena = arena;
     node->conf = conf;
     node->self = conf_find_node(&node->conf, node->name);
+    health_reset(&node->health);                            /* the password may be another */
     node->objects_checked = node->database_checked = false; /* passwords, nodes may be new */
     return true;
 }
@@ -121,7 +122,7 @@ static void serve_while_down(struct node *node)
     if (node_op_wants(node, "reload")) {
         bool ok = load_conf(node, &err);
 
-        node->conf_due = true;
+        node->conf_due = node->conf_moved = true;
         node->retry_at = 0;
         node_op_finish(node, "reload", ok, ok ? "" : err.text);
     }
@@ -134,12 +135,15 @@ void node_operations(struct node *node, bool ready)
 
     if (v->stop_wanted)
         return;
-    if (v->server == SERVER_DOWN && !node->start_asked && node->worker.fd < 0)
+    if (v->server == SERVER_DOWN && !node->start_asked &&
+        (node->worker.fd < 0 || node->worker.kind == WORK_CLONE))
         serve_while_down(node);
     if (!node_op_wants(node, "restart") || !stopped_for_it)
         return;
     if (node->decision.stuck)
         node_op_finish(node, "restart", false, node->decision.reason);
+    else if (v->server != SERVER_UP && node->failures >= GIVE_UP_AFTER)
+        node_op_finish(node, "restart", false, node->error);
     else if (v->server == SERVER_UP && v->role_known && (ready || !node->op.one_by_one))
         node_op_finish(node, "restart", true, "");
 }

@@ -78,7 +78,9 @@ bool node_is_ready(const struct node *node)
 
 static const char *shown_error(const struct node *node)
 {
-    return node->error[0] != '\0' ? node->error : node->conf_error;
+    if (node->error[0] != '\0' || node->conf_error[0] != '\0')
+        return node->error[0] != '\0' ? node->error : node->conf_error;
+    return node->view.server == SERVER_UP ? node->health.error : "";
 }
 
 static bool same(const struct beacon *a, const struct beacon *b)

@@ -49,6 +49,9 @@ MUST_CHECK bool cli_parse(struct cli *cli, const struct cli_option *options, siz
 /* Print the error; the exit code for its kind. */
 int cli_fail(const struct err *err);
 
+/* The list of all commands. */
+void cli_print_commands(FILE *out);
+
 /* Print a command's help to stdout. */
 void cli_print_help(const struct command *command, const struct cli_option *options,
                     size_t n_options);

@@ -6,9 +6,10 @@
 
 #include "agent/launch.h"
 #include "cli/deployment.h"
+#include "pg/pidfile.h"
 #include "sys/proc.h"
 
-enum { PID_GRACE = 5000, LOOK_EVERY = 20, KILL_TIMEOUT = 5000 };
+enum { PID_GRACE = 5000, LOOK_EVERY = 20, KILL_TIMEOUT = 5000, ROUNDS = 5 };
 
 struct stop {
     const struct conf_node *node;
@@ -75,9 +76,7 @@ static bool end_leftovers(struct arena *arena, const struct conf_node *node, str
 
     proc_find_by_cwd(arena, node->data_dir, &pids, &n);
     for (size_t i = 0; i < n; i++) {
-        const char *line = proc_command_line(arena, pids[i], 80);
-
-        if (line == NULL || strstr(line, "postgres") == NULL)
+        if (!pg_is_server(arena, pids[i]))
             continue;
         fprintf(stderr, "%s: ending process %d, left without a guard\n", node->name, (int)pids[i]);
         if (!proc_kill_wait(pids[i], KILL_TIMEOUT, err))
@@ -128,14 +127,62 @@ static bool stop_some(struct arena *arena, struct deployment *deployment, const 
     return ok;
 }
 
+/* Before any signal: a node that cannot say so itself (its agent frozen, the disk full) must not be
+ * started again by a sibling. */
+static bool write_wish(struct arena *arena, struct deployment *deployment,
+                       const struct conf_node *node, struct err *err)
+{
+    struct member_record member;
+
+    if (!member_get(deployment->store, arena, node->name, &member, err))
+        return false;
+    if (member.rev == 0 || str_equal(member.wish, "stop"))
+        return true;
+    member.wish = "stop";
+    member.since = clock_wall_iso(arena);
+    return member_put(deployment->store, &member, err) || err->kind == ERR_CONFLICT;
+}
+
+/* One round: find what runs, stop it. `*ret_any`: something ran. */
+static bool stop_round(struct arena *arena, struct deployment *deployment, msec deadline,
+                       bool *ret_any)
+{
+    struct stop stops[NODES_MAX] = {0};
+    size_t n = deployment->conf.n_nodes;
+    bool ok = true;
+
+    *ret_any = false;
+    for (size_t i = 0; i < n; i++) {
+        const struct conf_node *node = &deployment->conf.nodes[i];
+        struct err err = ERR_INIT;
+
+        stops[i] = (struct stop){
+            .node = node,
+            .leads = str_equal(node->name, deployment->leader.holder),
+            .pidfd = -1,
+        };
+        if (!find_guard(arena, deployment, &stops[i], &err))
+            ok = complain(&err);
+        if (stops[i].pidfd < 0)
+            continue;
+        *ret_any = true;
+        if (!write_wish(arena, deployment, node, &err))
+            ok = complain(&err);
+    }
+    ok = stop_some(arena, deployment, stops, n, true, deadline) && ok;
+    ok = stop_some(arena, deployment, stops, n, false, deadline) && ok;
+    for (size_t i = 0; i < n; i++)
+        base_close_fd(&stops[i].pidfd);
+    return ok;
+}
+
 static int down_run(struct cli *cli)
 {
     struct err err = ERR_INIT;
     struct deployment deployment;
-    struct stop stops[NODES_MAX] = {0};
     const char **args;
     int timeout = 0;
-    bool any = false, ok = true;
+    bool any = false, again = true, ok = true;
     msec deadline;
     size_t n;
     const struct cli_option options[] = {
@@ -147,21 +194,11 @@ static int down_run(struct cli *cli)
         return cli_fail(&err);
     deadline = clock_now() +
                (timeout > 0 ? (msec)timeout * 1000 : 2 * deployment.conf.stop_timeout + 20000);
-    n = deployment.conf.n_nodes;
-    for (size_t i = 0; i < n; i++) {
-        const struct conf_node *node = &deployment.conf.nodes[i];
-
-        stops[i] = (struct stop){
-            .node = node,
-            .leads = str_equal(node->name, deployment.leader.holder),
-            .pidfd = -1,
-        };
-        if (!find_guard(cli->arena, &deployment, &stops[i], &err))
-            ok = complain(&err);
-        any = any || stops[i].pidfd >= 0;
+    /* look again: a sibling may have started one just before it was told to stop */
+    for (int round = 0; ok && again && round < ROUNDS; round++) {
+        ok = stop_round(cli->arena, &deployment, deadline, &again);
+        any = any || again;
     }
-    ok = stop_some(cli->arena, &deployment, stops, n, true, deadline) && ok;
-    ok = stop_some(cli->arena, &deployment, stops, n, false, deadline) && ok;
     if (!ok)
         return EXIT_FAILED;
     printf("cluster %s is down%s\n", deployment.conf.cluster_name, any ? "" : " already");

@@ -1,7 +1,9 @@
 /* `init`: write a deployment directory. Refuses to overwrite; what it began and could not finish is
  * taken away again. */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "cli/cli.h"
@@ -225,12 +227,17 @@ static void take_back(struct arena *arena, const struct init *init)
 
 static bool create(struct arena *arena, struct init *init, struct err *err)
 {
+    AUTO_FD lock = -1;
     uid_t uid;
     gid_t gid;
 
     if (!compose(arena, init, err) || !choose_owner(arena, init->dir, &uid, &gid, err) ||
         !make_dir(arena, init, err))
         return false;
+    /* two at once: the later one must not take the earlier one's files for its own */
+    lock = open(init->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0 || !fs_is_empty_dir(init->dir))
+        return err_set(err, ERR_CONFLICT, "another 'pgduet init' works in %s", init->dir);
     if (give_away(init->dir, uid, gid, err) && user_become_owner(init->dir, err) &&
         write_files(arena, init, err) && make_store(arena, init, err))
         return true;

@@ -27,16 +27,21 @@ static bool primary_lowers(struct cli *cli, const struct deployment *deployment,
     return true;
 }
 
-/* A replica may lower its own only after it has replayed that the primary has. */
-static bool restart_lowering(struct cli *cli, struct deployment *deployment,
-                             const struct operation_spec *spec, struct err *err)
+/* Two steps: a setting that keeps a server from starting ends with the first of them. Replicas go
+ * first, unless the primary lowers a limit: a replica may lower its own only after it has replayed
+ * that the primary has. */
+static bool restart_all(struct cli *cli, struct deployment *deployment,
+                        const struct operation_spec *spec, bool lowers, struct err *err)
 {
     struct operation_spec primary = *spec, replicas = *spec;
 
     primary.nodes[0] = spec->nodes[spec->n_nodes - 1];
     primary.n_nodes = 1;
-    primary.one_by_one = true;
     replicas.n_nodes = spec->n_nodes - 1;
+    if (!lowers)
+        return operation_run(cli->arena, deployment, &replicas, err) &&
+               operation_run(cli->arena, deployment, &primary, err);
+    primary.one_by_one = true;
     return operation_run(cli->arena, deployment, &primary, err) &&
            replay_wait(cli->arena, deployment, spec->timeout, err) &&
            operation_run(cli->arena, deployment, &replicas, err);
@@ -96,9 +101,8 @@ static int restart_run(struct cli *cli)
     spec.timeout = timeout > 0 ? (msec)timeout * 1000 : deployment.conf.start_timeout;
     if (!reload(cli, &deployment, &spec, &err) || !primary_lowers(cli, &deployment, &lowers, &err))
         return cli_fail(&err);
-    lowers = lowers && spec.n_nodes > 1;
-    if (!(lowers ? restart_lowering(cli, &deployment, &spec, &err)
-                 : operation_run(cli->arena, &deployment, &spec, &err)))
+    if (!(spec.n_nodes > 1 ? restart_all(cli, &deployment, &spec, lowers, &err)
+                           : operation_run(cli->arena, &deployment, &spec, &err)))
         return cli_fail(&err);
     printf("restarted:");
     for (size_t i = 0; i < spec.n_nodes; i++)

@@ -1,6 +1,7 @@
 /* `up`: start what does not run, and return when everything streams. Safe to repeat at any time;
  * the nodes start by themselves once their guards live, so an interrupted `up` loses nothing. */
 #include <signal.h>
+#include <sys/stat.h>
 
 #include "agent/launch.h"
 #include "cli/deployment.h"
@@ -59,6 +60,19 @@ static bool check_data(struct arena *arena, const struct conf_node *node, const 
     return true;
 }
 
+/* A data directory is made beside its place and renamed: a mount point cannot be replaced. */
+static bool check_place(struct arena *arena, const struct conf_node *node, struct err *err)
+{
+    struct stat dir, parent;
+
+    if (!fs_is_empty_dir(node->data_dir) || stat(node->data_dir, &dir) != 0 ||
+        stat(path_parent(arena, node->data_dir), &parent) != 0 || dir.st_dev == parent.st_dev)
+        return true;
+    err_set(err, ERR_STATE, "%s: %s is a mount point", node->name, node->data_dir);
+    return err_hint(err, "set data in [node %s] to a directory inside it, such as %s/data",
+                    node->name, node->data_dir);
+}
+
 /* What a start would run into, said before anything is started. */
 static bool check_before_start(struct arena *arena, const struct deployment *deployment,
                                const struct conf_node *node, const struct pg_bin *bin,
@@ -70,7 +84,7 @@ static bool check_before_start(struct arena *arena, const struct deployment *dep
     char *hosts = str_dup(arena, deployment->conf.listen);
     char *host;
 
-    if (!check_data(arena, node, bin, err))
+    if (!check_data(arena, node, bin, err) || !check_place(arena, node, err))
         return false;
     if (!fs_mkdirs(arena, parent, 0700, err) || !fs_mkdirs(arena, node->log_dir, 0750, err))
         return false;
@@ -104,14 +118,6 @@ static bool look(struct arena *arena, struct deployment *deployment, struct star
     return deployment_look(arena, deployment, start->node, &start->alive, &start->beacon, err);
 }
 
-static bool is_ending(const struct start *start)
-{
-    return start->alive && start->beacon.present &&
-           (str_equal(start->beacon.state, "stopped") ||
-            (str_equal(start->beacon.state, "stopping") &&
-             strstr(start->beacon.reason, "told to stop") != NULL));
-}
-
 static const char *last_line(struct arena *arena, const char *path)
 {
     struct err ignored = ERR_INIT;
@@ -128,7 +134,7 @@ static const char *last_line(struct arena *arena, const char *path)
 static bool launch(struct arena *arena, struct deployment *deployment, struct start *start,
                    struct err *err)
 {
-    if (start->alive || is_ending(start))
+    if (start->alive)
         return true;
     if (!start->launched) {
         started_guards = true;
@@ -174,9 +180,20 @@ static bool is_stuck(const struct start *start, msec began)
 
 static bool node_ready(const struct start *start)
 {
-    /* a beacon of an earlier life says nothing */
     return start->alive && start->beacon.present && start->beacon.ready && start->beacon.age < 10 &&
-           !is_ending(start) && str_equal(start->beacon.state, "running");
+           str_equal(start->beacon.state, "running");
+}
+
+/* Whom to name when time is up: one that says what is wrong, else the leader, whom the others wait
+ * for, else the first. */
+static const struct start *worse(const struct deployment *deployment, const struct start *a,
+                                 const struct start *b)
+{
+    bool b_fails = b->beacon.present && b->beacon.error[0] != '\0';
+    bool a_fails = a != NULL && a->beacon.present && a->beacon.error[0] != '\0';
+    bool b_leads = str_equal(b->node->name, deployment->leader.holder);
+
+    return a == NULL || (b_fails && !a_fails) || (b_leads && !a_fails) ? b : a;
 }
 
 static bool wait_ready(struct arena *life, struct deployment *deployment, struct start *starts,
@@ -207,7 +224,7 @@ static bool wait_ready(struct arena *life, struct deployment *deployment, struct
                 start->role = str_dup(life, start->beacon.role);
                 ready++;
             } else {
-                waiting = start;
+                waiting = worse(deployment, waiting, start);
             }
         }
         if (ready == n)
@@ -237,13 +254,8 @@ static bool preflight(struct cli *cli, struct deployment *deployment, struct sta
     }
     if (!*ret_needed)
         return true;
-    if (deployment->conf.admin_password == NULL || deployment->conf.replication_password == NULL) {
-        err_set(err, ERR_INVALID,
-                ".env: POSTGRES_ADMIN_PASSWORD and POSTGRES_REPLICATION_PASSWORD "
-                "must be set");
-        return err_hint(err, "'openssl rand -base64 32' makes a good one");
-    }
-    if (!deployment_bin(cli->arena, deployment, &bin, err) ||
+    if (!conf_check_secrets(&deployment->conf, err) ||
+        !deployment_bin(cli->arena, deployment, &bin, err) ||
         !server_conf_check(cli->arena, &deployment->conf, &bin, err))
         return false;
     for (size_t i = 0; i < n; i++)

@@ -26,6 +26,21 @@ const struct command cmd_version = {
     .run = version_run,
 };
 
+void cli_print_commands(FILE *out)
+{
+    fputs(
+        "pgduet turns PostgreSQL into a primary with streaming replicas, and keeps it that way.\n\n"
+        "usage: pgduet [-C DIR] COMMAND [ARGS]\n\n",
+        out);
+    for (const struct command *const *c = commands; *c != NULL; c++)
+        fprintf(out, "  %-9s %s\n", (*c)->name, (*c)->summary);
+    fputs("\nThe deployment directory is -C DIR, $PGDUET_DIR, the working directory or one above "
+          "it,\n"
+          "or /etc/pgduet. 'pgduet help COMMAND' tells more.\n"
+          "To begin: pgduet init cluster && pgduet -C cluster up\n",
+          out);
+}
+
 static int help_run(struct cli *cli)
 {
     if (cli->argc >= 1 && (str_equal(cli->argv[0], "--help") || str_equal(cli->argv[0], "-h"))) {
@@ -44,16 +59,7 @@ static int help_run(struct cli *cli)
                 cli->argv[0]);
         return EXIT_USAGE;
     }
-    puts(
-        "pgduet turns PostgreSQL into a primary with streaming replicas, and keeps it that way.\n\n"
-        "usage: pgduet [-C DIR] COMMAND [ARGS]\n");
-    for (const struct command *const *c = commands; *c != NULL; c++)
-        printf("  %-9s %s\n", (*c)->name, (*c)->summary);
-    puts(
-        "\nThe deployment directory is -C DIR, $PGDUET_DIR, the working directory or one above "
-        "it,\n"
-        "or /etc/pgduet. 'pgduet help COMMAND' tells more. To begin: pgduet init cluster && pgduet "
-        "-C cluster up");
+    cli_print_commands(stdout);
     return EXIT_OK;
 }
 

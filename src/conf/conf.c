@@ -371,7 +371,16 @@ bool conf_load(struct arena *arena, const char *dir, struct conf *ret, struct er
     if (fs_exists(path_join(arena, real, ".env")) &&
         !read_text(arena, real, ".env", &env_text, err))
         return false;
-    return conf_parse(arena, real, conf_text, env_text, ret, err);
+    if (!conf_parse(arena, real, conf_text, env_text, ret, err))
+        return false;
+    /* a directory is made beside its place and renamed, which a link would spoil */
+    for (size_t i = 0; i < ret->n_nodes; i++) {
+        AUTO_FREE char *resolved = realpath(ret->nodes[i].data_dir, NULL);
+
+        if (resolved != NULL)
+            ret->nodes[i].data_dir = str_dup(arena, resolved);
+    }
+    return true;
 }
 
 static bool named_dir(struct arena *arena, const char *dir, const char *from, const char **ret,
@@ -416,6 +425,18 @@ bool conf_find_dir(struct arena *arena, const char *explicit_dir, const char **r
             "there is no " FILE_NAME " in this directory, its parents or /etc/pgduet");
     return err_hint(err, "name the directory with -C DIR or PGDUET_DIR, or make one: "
                          "pgduet init DIR");
+}
+
+bool conf_check_secrets(const struct conf *conf, struct err *err)
+{
+    const char *missing = conf->admin_password == NULL         ? "POSTGRES_ADMIN_PASSWORD"
+                          : conf->replication_password == NULL ? "POSTGRES_REPLICATION_PASSWORD"
+                                                               : NULL;
+
+    if (missing == NULL)
+        return true;
+    err_set(err, ERR_INVALID, ".env: %s is not set", missing);
+    return err_hint(err, "'openssl rand -base64 32' makes a good password");
 }
 
 const struct conf_node *conf_find_node(const struct conf *conf, const char *name)

@@ -70,6 +70,9 @@ MUST_CHECK bool conf_load(struct arena *arena, const char *dir, struct conf *ret
 MUST_CHECK bool conf_parse(struct arena *arena, const char *dir, const char *conf_text,
                            const char *env_text, struct conf *ret, struct err *err);
 
+/* Are the passwords set without which no server may start? ERR_INVALID, with a hint. */
+MUST_CHECK bool conf_check_secrets(const struct conf *conf, struct err *err);
+
 /* NULL when there is no such node, or `name` is NULL. */
 const struct conf_node *conf_find_node(const struct conf *conf, const char *name);
 

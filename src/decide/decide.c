@@ -80,6 +80,9 @@ static struct decision decide_server_up(const struct view *v)
 {
     enum role role = v->leader_is_self ? ROLE_PRIMARY : ROLE_REPLICA;
 
+    if (v->leader_state == LEADER_VIEW_NONE)
+        return stuck("the server runs, but the store knows no leader: was the store directory lost "
+                     "or replaced? Nothing is changed");
     if (v->restart_wanted)
         return act(ACT_STOP, role, "a restart was asked for");
     if (!v->role_known)
@@ -104,9 +107,13 @@ static unsigned reconcile_flags(const struct view *v, const struct decision *d)
     unsigned flags = 0;
     bool settled = v->server == SERVER_UP && v->role_known && d->action != ACT_STOP;
 
+    /* asked for by a person, perhaps to mend why the server does not answer */
+    if (v->reload_wanted && v->work == WORK_NONE && d->role != ROLE_NONE &&
+        (v->server == SERVER_UP || v->server == SERVER_STARTING))
+        return RECONCILE_CONF;
     if (!settled || v->work != WORK_NONE || v->now < v->retry_at)
         return 0;
-    if (v->conf_stale || v->reload_wanted)
+    if (v->conf_stale)
         flags |= RECONCILE_CONF;
     if (v->unsafe_auto_conf)
         flags |= RECONCILE_AUTO_CONF;
@@ -144,8 +151,11 @@ struct decision decide(const struct view *v)
     d = decide_role(v);
     if (d.action == ACT_STOP)
         return d;
-    if (v->server == SERVER_STARTING)
-        return none(d.role, "waiting for the server to start");
+    if (v->server == SERVER_STARTING) {
+        d = none(d.role, "waiting for the server to start");
+        d.reconcile = reconcile_flags(v, &d);
+        return d;
+    }
     if (v->work == WORK_BOOTSTRAP || v->work == WORK_CLONE)
         return none(d.role, v->work == WORK_CLONE ? "copying" : "creating the cluster");
     if (d.action != ACT_NONE && v->now < v->retry_at)

@@ -52,7 +52,7 @@ static long now(void)
     return t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-static void say(const char *format, ...)
+static int say(const char *format, ...)
 {
     va_list args;
 
@@ -61,6 +61,7 @@ static void say(const char *format, ...)
     vfprintf(stderr, format, args);
     va_end(args);
     fputc('\n', stderr);
+    return 1;
 }
 
 static void tell_agent(const char *format, ...)
@@ -77,18 +78,20 @@ static void tell_agent(const char *format, ...)
 }
 
 /* Open without O_CREAT, lock, and check that it is the file made at init: `id` is "inode:nonce".
- * A lock file that was deleted and made anew would be granted to two guards. */
+ * A lock file that was deleted and made anew would be granted to two guards. -2: held. */
 static int take_lock(const char *path, const char *id, char *why, size_t size)
 {
     char nonce[40] = "", found[80];
     struct stat opened, named;
-    int fd = open(path, O_RDWR | O_CLOEXEC);
+    int fd = open(path, O_RDWR | O_CLOEXEC), tries = 0;
 
     if (fd < 0) {
         snprintf(why, size, "open lock %s: %s", path, strerror(errno));
         return -1;
     }
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+    while (flock(fd, LOCK_EX | LOCK_NB) < 0) { /* somebody may only be looking */
+        if (tries++ < 20 && usleep(10000) == 0)
+            continue;
         snprintf(why, size, "%s is held by another process", path);
         close(fd);
         return -2;
@@ -107,9 +110,8 @@ static int take_lock(const char *path, const char *id, char *why, size_t size)
 static void child_defaults(void)
 {
     sigset_t none;
-    int s;
 
-    for (s = 1; s < NSIG; s++)
+    for (int s = 1; s < NSIG; s++)
         signal(s, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -128,7 +130,7 @@ static void __attribute__((noreturn)) postmaster_child(char **argv, int report, 
         prctl(PR_SET_PDEATHSIG, SIGQUIT);
         null = open("/dev/null", O_RDONLY);
         if (getppid() == parent && null >= 0 && dup2(null, 0) == 0 &&
-            dup2(fd, GUARD_LOCK_FD) == GUARD_LOCK_FD)
+            dup2(fd, GUARD_LOCK_FD) == GUARD_LOCK_FD && fcntl(GUARD_LOCK_FD, F_SETFD, 0) == 0)
             execv(argv[0], argv);
         snprintf(why, sizeof(why), "start %s: %s", argv[0], strerror(errno));
     }
@@ -150,18 +152,20 @@ static void start_postmaster(char *text, size_t len)
     }
     for (p = text; p < text + len && n < ARGV_MAX; p += strlen(p) + 1)
         argv[n++] = p;
-    if (n == 0 || pipe2(pipefd, O_CLOEXEC) < 0 || (pid = fork()) < 0) {
-        tell_agent("%cfork: %s", GUARD_FAILED, strerror(errno));
+    if (n == 0 || pipe2(pipefd, O_CLOEXEC) < 0) {
+        tell_agent("%cpipe: %s", GUARD_FAILED, strerror(errno));
         return;
     }
+    pid = fork();
     if (pid == 0)
         postmaster_child(argv, pipefd[1], self);
     close(pipefd[1]);
-    got = read(pipefd[0], why, sizeof(why) - 1); /* ends with the child's exec or exit */
+    got = pid < 0 ? 0 : read(pipefd[0], why, sizeof(why) - 1); /* ends with exec or exit */
     close(pipefd[0]);
-    if (got > 0) {
-        waitpid(pid, NULL, 0);
-        tell_agent("%c%s", GUARD_FAILED, why);
+    if (pid < 0 || got > 0) {
+        if (pid > 0)
+            waitpid(pid, NULL, 0);
+        tell_agent("%c%s", GUARD_FAILED, pid < 0 ? "fork failed" : why);
         return;
     }
     g.postmaster = pid;
@@ -185,12 +189,15 @@ static int list_children(pid_t *pids)
 /* A sibling's guard that our agent has started again is our child, but not our business. */
 static bool is_guard(pid_t pid)
 {
-    char path[64];
-    struct stat its, ours;
+    char path[64], name[13] = "";
+    int fd;
 
-    snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);
-    return stat(path, &its) == 0 && stat("/proc/self/exe", &ours) == 0 &&
-           its.st_ino == ours.st_ino && its.st_dev == ours.st_dev;
+    snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, name, 12) < 0)
+        name[0] = '\0';
+    close(fd);
+    return strcmp(name, "pgduet-guard") == 0;
 }
 
 /* Kill what no living agent or postmaster answers for: workers of a dead agent, and everything
@@ -200,9 +207,8 @@ static bool sweep(void)
     static pid_t pids[CHILDREN_MAX];
     int n = list_children(pids);
     bool left = n < 0 || n == CHILDREN_MAX;
-    int i;
 
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         pid_t session = getsid(pids[i]);
         bool agents = session > 0 && (session == g.agent || session == g.dead_agent);
 
@@ -268,17 +274,19 @@ static void __attribute__((noreturn)) agent_child(int sock)
 static void start_agent(void)
 {
     int pair[2];
-    pid_t pid;
 
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0 || (pid = fork()) < 0) {
-        say("cannot start the agent: %s", strerror(errno));
-        g.agent_due = now() + 1000;
+    g.agent_due = now() + AGENT_YOUNG;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return;
-    }
-    if (pid == 0)
+    g.agent = fork();
+    if (g.agent == 0)
         agent_child(pair[1]);
     close(pair[1]);
-    g.agent = pid;
+    if (g.agent < 0) {
+        g.agent = 0;
+        close(pair[0]);
+        return;
+    }
     g.sock = pair[0];
     g.agent_born = g.agent_seen = now();
     tell_agent("%c%d", GUARD_HELLO, (int)g.postmaster);
@@ -297,14 +305,6 @@ static void hear_agent(void)
         else if (text[0] == GUARD_SIGNAL && g.postmaster != 0)
             kill(g.postmaster, (int)strtol(text + 1, NULL, 10));
     }
-}
-
-static void begin_stop(void)
-{
-    if (!g.stopping)
-        g.stop_deadline = now() + strtol(g.arg[GUARD_STOP_TIMEOUT], NULL, 10);
-    g.stopping = true;
-    tell_agent("%c", GUARD_STOP);
 }
 
 /* With an agent, stopping is its work; without one, or when it takes too long, ours. */
@@ -335,14 +335,6 @@ static void check_agent(void)
     }
 }
 
-static void write_pid_file(void)
-{
-    FILE *f = fopen(g.arg[GUARD_PID_FILE], "we");
-
-    if (f == NULL || fprintf(f, "%d\n", (int)getpid()) < 0 || fclose(f) != 0)
-        say("write %s: %s", g.arg[GUARD_PID_FILE], strerror(errno));
-}
-
 static void loop(int signals)
 {
     struct signalfd_siginfo info;
@@ -354,8 +346,11 @@ static void loop(int signals)
         /* While orphans die or the node stops, look often; else wake up for the agent's sake. */
         poll(fds, 2, g.stopping || g.reaping ? 20 : g.agent == 0 ? 100 : AGENT_TIMEOUT / 2);
         while (read(signals, &info, sizeof(info)) == sizeof(info))
-            if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT)
-                begin_stop();
+            if (info.ssi_signo != SIGCHLD && !g.stopping) {
+                g.stopping = true;
+                g.stop_deadline = now() + strtol(g.arg[GUARD_STOP_TIMEOUT], NULL, 10);
+                tell_agent("%c", GUARD_STOP);
+            }
         reap();
         hear_agent();
         check_agent();
@@ -368,31 +363,35 @@ int main(int argc, char **argv)
 {
     char why[512];
     sigset_t mask;
-    int signals, lock, i;
+    int signals, lock;
+    FILE *pid_file;
 
     if (argc != GUARD_ARGS) {
         fputs("pgduet-guard is started by 'pgduet up' and 'pgduet agent', not by hand\n", stderr);
         return 2;
     }
     memcpy(g.arg, argv, sizeof(g.arg));
+    close_range(3, ~0U, 0); /* the caller's; the postmaster's lock must get its descriptor */
+    if (getenv("PGDUET_DAEMON") != NULL)
+        setsid(); /* until now in the agent's session, which spares it from a sweep */
     sigemptyset(&mask);
-    for (i = 0; i < 3; i++)
+    for (int i = 0; i < 3; i++)
         sigaddset(&mask, (int[]){SIGCHLD, SIGTERM, SIGINT}[i]);
     sigprocmask(SIG_BLOCK, &mask, NULL);
     signal(SIGHUP, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
     signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    if (list_children((pid_t[CHILDREN_MAX]){0}) < 0) {
-        say("this kernel does not tell a process its children (CONFIG_PROC_CHILDREN)");
-        return 1;
-    }
+    if (list_children((pid_t[CHILDREN_MAX]){0}) < 0)
+        return say("this kernel does not tell a process its children (CONFIG_PROC_CHILDREN)");
     lock = take_lock(g.arg[GUARD_LOCK], g.arg[GUARD_LOCK_ID], why, sizeof(why));
     if (lock < 0) {
         say("%s", why);
         return lock == -2 ? GUARD_EXIT_HELD : 1;
     }
-    write_pid_file();
+    pid_file = fopen(g.arg[GUARD_PID_FILE], "we");
+    if (pid_file == NULL || fprintf(pid_file, "%d\n", (int)getpid()) < 0 || fclose(pid_file) != 0)
+        say("write %s: %s", g.arg[GUARD_PID_FILE], strerror(errno));
     (void)!chdir("/");
     mlockall(MCL_CURRENT | MCL_FUTURE); /* best effort: Docker allows 8 MB */
     start_agent();

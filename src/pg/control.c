@@ -18,8 +18,8 @@ enum {
     HEAD_SIZE = 52,
 };
 
-#define CONTROL_VERSION_15_TO_17 1300
-#define CONTROL_VERSION_18 1800
+/* PG_CONTROL_VERSION of each major version. */
+static const uint32_t control_versions[] = {[15] = 1300, [16] = 1300, [17] = 1700, [18] = 1800};
 
 static const char *const state_names[] = {
     [PG_STARTUP] = "starting up",
@@ -101,7 +101,7 @@ bool pg_control_read(struct arena *arena, const char *data_dir, struct pg_contro
     memcpy(&control.checkpoint_lsn, head + OFF_CHECKPOINT, sizeof(control.checkpoint_lsn));
     memcpy(&control.timeline, head + OFF_TIMELINE, sizeof(control.timeline));
 
-    wanted = control.pg_major < 18 ? CONTROL_VERSION_15_TO_17 : CONTROL_VERSION_18;
+    wanted = control_versions[control.pg_major];
     if (version != wanted)
         return err_set(err, ERR_INVALID,
                        "'%s' is not a control file of PostgreSQL %d: version %u, not %u", path,

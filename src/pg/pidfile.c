@@ -89,8 +89,7 @@ bool pg_pidfile_read(struct arena *arena, const char *data_dir, struct pg_pidfil
     return true;
 }
 
-/* A shell or an editor that merely stands in the directory is no server. */
-static bool is_server(struct arena *arena, pid_t pid)
+bool pg_is_server(struct arena *arena, pid_t pid)
 {
     const char *path = str_fmt(arena, "/proc/%d/comm", (int)pid);
     struct err ignored = ERR_INIT;
@@ -112,7 +111,7 @@ static bool refuse_live_server(struct arena *arena, const char *data_dir, struct
     for (size_t i = 0; i < n; i++) {
         const char *command;
 
-        if (!is_server(arena, pids[i]))
+        if (!pg_is_server(arena, pids[i]))
             continue;
         command = proc_command_line(arena, pids[i], 80);
         err_set(err, ERR_STATE,
@@ -151,7 +150,7 @@ bool pg_socket_lock_clear_stale(struct arena *arena, const char *socket_dir, int
         return false;
     }
     pid = (pid_t)strtol(text, NULL, 10);
-    if (pid > 0 && is_server(arena, pid))
+    if (pid > 0 && pg_is_server(arena, pid))
         return true; /* PostgreSQL itself says more about that */
     if (unlink(path) < 0 && errno != ENOENT)
         return err_set(err, ERR_IO, "remove the stale '%s': %m", path);

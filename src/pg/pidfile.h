@@ -20,12 +20,15 @@ struct pg_pidfile {
 MUST_CHECK bool pg_pidfile_read(struct arena *arena, const char *data_dir, struct pg_pidfile *ret,
                                 struct err *err);
 
-/* Remove a stale one. The caller holds the node's postgres lock through its guard, so no
- * postmaster of ours can be alive. ERR_STATE when a live process still works in that directory
+/* Remove a stale one. The caller has seen that nobody holds the node's postgres lock,
+ * so no postmaster of ours is alive. ERR_STATE when a live process still works in that directory
  * (somebody started PostgreSQL by hand), naming it, whether there is a file or not. */
 MUST_CHECK bool pg_pidfile_clear_stale(struct arena *arena, const char *data_dir, struct err *err);
 
-/* The same for a socket's lock file, whose pid may live again as something else after a reboot or in
- * a new container. One that names a PostgreSQL server is left to PostgreSQL. */
+/* Is it a PostgreSQL process? A shell or an editor that stands in a data directory is none. */
+bool pg_is_server(struct arena *arena, pid_t pid);
+
+/* The same for a socket's lock file, whose pid may live again as something else after a reboot or
+ * in a new container. One that names a PostgreSQL server is left to PostgreSQL. */
 MUST_CHECK bool pg_socket_lock_clear_stale(struct arena *arena, const char *socket_dir, int port,
                                            struct err *err);

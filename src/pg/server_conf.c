@@ -308,6 +308,9 @@ static void add_floor(struct arena *arena, const struct pg_control_settings *s,
     add_int(arena, list, "max_locks_per_transaction", s->max_locks_per_transaction);
 }
 
+static bool check_combinations(struct arena *arena, const struct server_conf_in *in,
+                               const struct guc_merged *merged, struct err *err);
+
 static bool merge(struct arena *arena, const struct server_conf_in *in,
                   const struct guc_catalog *catalog, struct guc_merged *ret, struct err *err)
 {
@@ -330,7 +333,75 @@ static bool merge(struct arena *arena, const struct server_conf_in *in,
             add_floor(arena, &control, &layers.floor);
     }
     add_safety(arena, in, control.data_checksums, &layers.safety);
-    return guc_merge(arena, &layers, ret, err);
+    return guc_merge(arena, &layers, ret, err) && check_combinations(arena, in, ret, err);
+}
+
+static int64_t int_value(const struct guc_merged *merged, const char *name, int64_t fallback)
+{
+    const struct guc *guc = guc_list_find(&merged->settings, name);
+    struct err ignored = ERR_INIT;
+    int64_t value = fallback;
+
+    if (guc != NULL)
+        (void)!str_to_int(guc->value, INT32_MIN, INT32_MAX, &value, &ignored);
+    return value;
+}
+
+static bool refuse(const struct guc_merged *merged, const char *name, const char *why,
+                   struct err *err)
+{
+    const struct guc *guc = guc_list_find(&merged->settings, name);
+
+    if (guc == NULL || guc->line == 0)
+        return err_set(err, ERR_INVALID, "%s: %s", name, why);
+    return err_set(err, ERR_INVALID, "%s:%d: %s = '%s': %s", guc->file, guc->line, name, guc->value,
+                   why);
+}
+
+/* Libraries of shared_preload_libraries that this installation does not have. */
+static bool check_libraries(struct arena *arena, const struct pg_bin *bin,
+                            const struct guc_merged *merged, struct err *err)
+{
+    const struct guc *guc = guc_list_find(&merged->settings, "shared_preload_libraries");
+    const char *lib_dir = path_join(arena, path_parent(arena, bin->dir), "lib");
+    char *names, *name;
+
+    /* other layouts than Debian's and PGDG's are left to PostgreSQL */
+    if (guc == NULL || !fs_exists(path_join(arena, lib_dir, "plpgsql.so")))
+        return true;
+    names = str_dup(arena, guc->value);
+    while ((name = strsep(&names, ",")) != NULL) {
+        name = str_trim(name);
+        if (*name != '\0' && strpbrk(name, "/\"") == NULL &&
+            !fs_exists(
+                str_fmt(arena, "%s/%s%s", lib_dir, name, str_ends(name, ".so") ? "" : ".so")))
+            return refuse(merged, "shared_preload_libraries",
+                          str_fmt(arena, "there is no library '%s' in %s", name, lib_dir), err);
+    }
+    return true;
+}
+
+/* What `postgres -C` accepts and a start refuses, or a replica could not live with. */
+static bool check_combinations(struct arena *arena, const struct server_conf_in *in,
+                               const struct guc_merged *merged, struct err *err)
+{
+    const struct guc *wal_level = guc_list_find(&merged->settings, "wal_level");
+    int64_t senders = int_value(merged, "max_wal_senders", 16);
+    int64_t slots = int_value(merged, "max_replication_slots", 16);
+
+    if (wal_level != NULL && strcasecmp(wal_level->value, "minimal") == 0)
+        return refuse(merged, "wal_level", "replication needs replica or logical", err);
+    if (int_value(merged, "superuser_reserved_connections", 3) +
+            int_value(merged, "reserved_connections", 0) >=
+        int_value(merged, "max_connections", 100))
+        return refuse(merged, "superuser_reserved_connections",
+                      "with reserved_connections, it must be below max_connections", err);
+    if (senders < (int64_t)in->conf->n_nodes + 1)
+        return refuse(merged, "max_wal_senders", "every replica needs one, and its base backup two",
+                      err);
+    if (slots < (int64_t)in->conf->n_nodes)
+        return refuse(merged, "max_replication_slots", "every replica needs one", err);
+    return check_libraries(arena, in->bin, merged, err);
 }
 
 bool server_conf_merge(struct arena *arena, const struct server_conf_in *in, struct guc_merged *ret,
@@ -424,7 +495,7 @@ bool server_conf_write(struct arena *arena, const struct server_conf_in *in,
 {
     struct guc_merged merged;
 
-    if (!server_conf_merge(arena, in, &merged, err) ||
+    if (!hba_check(arena, in->conf, err) || !server_conf_merge(arena, in, &merged, err) ||
         !server_conf_write_passfile(arena, in->conf, err) || !write_conf(arena, in, &merged, err) ||
         !hba_write(arena, in->conf, in->data_dir, err))
         return false;

@@ -19,7 +19,7 @@ struct head {
     size_t size; /* of the file */
 };
 
-static const struct head good = {7711550166846507603, 1300, 6, 0x501752D40, 3, 8192};
+static const struct head good = {7711550166846507603, 1700, 6, 0x501752D40, 3, 8192};
 
 static struct arena *arena;
 static const char *dir;
@@ -92,7 +92,7 @@ static void reads_each_version(void **state)
         const char *text;
         int major;
         uint32_t version;
-    } cases[] = {{"15\n", 15, 1300}, {"16\n", 16, 1300}, {"17", 17, 1300}, {"18\n", 18, 1800}};
+    } cases[] = {{"15\n", 15, 1300}, {"16\n", 16, 1300}, {"17", 17, 1700}, {"18\n", 18, 1800}};
 
     (void)state;
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
@@ -119,16 +119,16 @@ static void refuses_damage(void **state)
         {"17\n",
          {1, 1201, 1, 1, 1, 8192},
          "is not a control file of PostgreSQL 17: version 1201, "
-         "not 1300"},
+         "not 1700"},
         {"18\n",
          {1, 1300, 1, 1, 1, 8192},
          "is not a control file of PostgreSQL 18: version 1300, "
          "not 1800"},
-        {"17\n", {1, 1300, 7, 1, 1, 8192}, "is damaged: state 7, system identifier 1, timeline 1"},
-        {"17\n", {1, 1300, 1, 1, 0, 8192}, "is damaged: state 1, system identifier 1, timeline 0"},
-        {"17\n", {0, 1300, 1, 1, 1, 8192}, "is damaged: state 1, system identifier 0, timeline 1"},
-        {"17\n", {1, 1300, 1, 1, 1, 51}, "is too short for a control file: 51 bytes"},
-        {"17\n", {1, 1300, 1, 1, 1, 0}, "is too short for a control file: 0 bytes"},
+        {"17\n", {1, 1700, 7, 1, 1, 8192}, "is damaged: state 7, system identifier 1, timeline 1"},
+        {"17\n", {1, 1700, 1, 1, 0, 8192}, "is damaged: state 1, system identifier 1, timeline 0"},
+        {"17\n", {0, 1700, 1, 1, 1, 8192}, "is damaged: state 1, system identifier 0, timeline 1"},
+        {"17\n", {1, 1700, 1, 1, 1, 51}, "is too short for a control file: 51 bytes"},
+        {"17\n", {1, 1700, 1, 1, 1, 0}, "is too short for a control file: 0 bytes"},
     };
 
     (void)state;

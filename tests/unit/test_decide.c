@@ -75,6 +75,9 @@ static const struct {
     /* operations */
     {"restart", {PRIMARY, .restart_wanted = true}, ACT_STOP, ROLE_PRIMARY, 0, false},
     {"reload", {REPLICA, .reload_wanted = true}, ACT_NONE, ROLE_REPLICA, RECONCILE_CONF, false},
+    {"reload while the server does not let us in", {LEADS, .data = DATA_OURS, .server = SERVER_UP, .reload_wanted = true}, ACT_NONE, ROLE_PRIMARY, RECONCILE_CONF, false},
+    {"reload while it starts", {FOLLOWS, .data = DATA_OURS, .server = SERVER_STARTING, .reload_wanted = true}, ACT_NONE, ROLE_REPLICA, RECONCILE_CONF, false},
+    {"a running primary whose leader record was lost", {.store_ok = true, .cluster_known = true, .data = DATA_OURS, UP, COMPLETE}, ACT_NONE, ROLE_NONE, 0, true},
     {"a restart while it stops", {LEADS, .data = DATA_OURS, .server = SERVER_STOPPING, .restart_wanted = true}, ACT_NONE, ROLE_NONE, 0, false},
 
     /* stop: before everything else */
@@ -177,7 +180,11 @@ static void check_rules(const struct view *v, const struct decision *d)
     if (d->action == ACT_SERVE)
         assert_true(v->leader_is_self && !v->in_recovery && v->server == SERVER_UP);
     if (d->reconcile != 0)
-        assert_true(v->server == SERVER_UP && v->work == WORK_NONE);
+        assert_true(v->work == WORK_NONE &&
+                    (v->server == SERVER_UP || (v->reload_wanted && v->server == SERVER_STARTING)));
+    /* a store that lost its leader record stops nobody */
+    if (v->leader_state == LEADER_VIEW_NONE && !v->stop_wanted)
+        assert_true(d->action != ACT_STOP);
 }
 
 static void test_rules(void **state)
