@@ -1,0 +1,104 @@
+/* Checks of a merged configuration beyond names and types: what PostgreSQL itself says of it, and
+ * what it would say only at a start, when the old server is already gone. */
+#include "pg/conf_check.h"
+#include "sys/fs.h"
+#include "sys/proc.h"
+
+static int64_t int_value(const struct guc_merged *merged, const char *name, int64_t fallback)
+{
+    const struct guc *guc = guc_list_find(&merged->settings, name);
+    struct err ignored = ERR_INIT;
+    int64_t value = fallback;
+
+    if (guc != NULL)
+        (void)!str_to_int(guc->value, INT32_MIN, INT32_MAX, &value, &ignored);
+    return value;
+}
+
+static bool refuse(const struct guc_merged *merged, const char *name, const char *why,
+                   struct err *err)
+{
+    const struct guc *guc = guc_list_find(&merged->settings, name);
+
+    if (guc == NULL || guc->line == 0)
+        return err_set(err, ERR_INVALID, "%s: %s", name, why);
+    return err_set(err, ERR_INVALID, "%s:%d: %s = '%s': %s", guc->file, guc->line, name, guc->value,
+                   why);
+}
+
+/* Libraries of shared_preload_libraries that this installation does not have. */
+static bool check_libraries(struct arena *arena, const struct pg_bin *bin,
+                            const struct guc_merged *merged, struct err *err)
+{
+    const struct guc *guc = guc_list_find(&merged->settings, "shared_preload_libraries");
+    const char *lib_dir = path_join(arena, path_parent(arena, bin->dir), "lib");
+    char *names, *name;
+
+    /* other layouts than Debian's and PGDG's are left to PostgreSQL */
+    if (guc == NULL || !fs_exists(path_join(arena, lib_dir, "plpgsql.so")))
+        return true;
+    names = str_dup(arena, guc->value);
+    while ((name = strsep(&names, ",")) != NULL) {
+        name = str_trim(name);
+        if (*name != '\0' && strpbrk(name, "/\"") == NULL &&
+            !fs_exists(
+                str_fmt(arena, "%s/%s%s", lib_dir, name, str_ends(name, ".so") ? "" : ".so")))
+            return refuse(merged, "shared_preload_libraries",
+                          str_fmt(arena, "there is no library '%s' in %s", name, lib_dir), err);
+    }
+    return true;
+}
+
+/* What `postgres -C` accepts and a start refuses, or a replica could not live with. */
+bool conf_check_combinations(struct arena *arena, const struct pg_bin *bin, size_t n_nodes,
+                             const struct guc_merged *merged, struct err *err)
+{
+    const struct guc *wal_level = guc_list_find(&merged->settings, "wal_level");
+    int64_t senders = int_value(merged, "max_wal_senders", 16);
+    int64_t slots = int_value(merged, "max_replication_slots", 16);
+
+    if (wal_level != NULL && strcasecmp(wal_level->value, "minimal") == 0)
+        return refuse(merged, "wal_level", "replication needs replica or logical", err);
+    if (int_value(merged, "superuser_reserved_connections", 3) +
+            int_value(merged, "reserved_connections", 0) >=
+        int_value(merged, "max_connections", 100))
+        return refuse(merged, "superuser_reserved_connections",
+                      "with reserved_connections, it must be below max_connections", err);
+    if (senders < (int64_t)n_nodes + 1)
+        return refuse(merged, "max_wal_senders", "every replica needs one, and its base backup two",
+                      err);
+    if (slots < (int64_t)n_nodes)
+        return refuse(merged, "max_replication_slots", "every replica needs one", err);
+    return check_libraries(arena, bin, merged, err);
+}
+
+/* `invalid value for parameter "work_mem": "banana"` of postgres, as an error at its origin. */
+static bool explain_refusal(const struct guc_merged *merged, const char *errout, struct err *err)
+{
+    for (size_t i = 0; i < merged->settings.n; i++) {
+        const struct guc *guc = &merged->settings.items[i];
+        char quoted[128];
+
+        snprintf(quoted, sizeof(quoted), "\"%s\"", guc->name);
+        if (guc->line > 0 && strstr(errout, quoted) != NULL)
+            return err_set(err, ERR_INVALID, "%s:%d: PostgreSQL refuses %s = '%s'", guc->file,
+                           guc->line, guc->name, guc->value);
+    }
+    return err_set(err, ERR_INVALID, "PostgreSQL refuses the configuration: %.400s", errout);
+}
+
+/* Let PostgreSQL itself read the file: `postgres -C port` fails where a start would. */
+bool conf_check_by_postgres(struct arena *arena, const struct pg_bin *bin, const char *path,
+                            const struct guc_merged *merged, struct err *err)
+{
+    const char *argv[] = {
+        pg_bin_path(arena, bin, "postgres"),      "-C", "port", "-D", path_parent(arena, path),
+        str_fmt(arena, "--config-file=%s", path), NULL};
+    const char *const env[] = {"LC_ALL=C", "LC_MESSAGES=C", NULL};
+    struct proc_result result;
+
+    if (!proc_run(&(struct proc_spec){.argv = argv, .env = env, .timeout = 10000}, arena, &result,
+                  err))
+        return err_wrap(err, "check the configuration");
+    return result.status == 0 || explain_refusal(merged, result.errout, err);
+}
