@@ -16,7 +16,6 @@ enum { RETRY_FIRST = 100, RETRY_MAX = 10000, JOB_TIMEOUT = 120000, LEFTOVER_TIME
 enum job {
     JOB_CONFIGURE = WORK_OTHER,
     JOB_OBJECTS,
-    JOB_DATABASE,
     JOB_AUTO_CONF,
 };
 
@@ -65,13 +64,13 @@ static void act_bootstrap(struct node *node)
 
     if (node->leader.rev == 0) {
         node->records_due = node->again = true;
-        if (claim(node, &err))
-            node_history(node, "bootstrap", node->decision.reason);
-        else if (err.kind != ERR_CONFLICT)
+        if (!claim(node, &err) && err.kind != ERR_CONFLICT)
             node_failed(node, &err);
         return;
     }
     work(node, WORK_BOOTSTRAP, job_bootstrap, 0);
+    if (!node->view.cluster_known)
+        node_history(node, "bootstrap", node->decision.reason);
 }
 
 /* Backends of a server whose guard was killed may still hold the postgres lock, frozen ones for
@@ -206,8 +205,6 @@ static void reconcile(struct node *node)
         node_begin_reload(node);
     else if (flags & RECONCILE_OBJECTS)
         work(node, JOB_OBJECTS, job_objects, JOB_TIMEOUT);
-    else if (flags & RECONCILE_DATABASE)
-        work(node, JOB_DATABASE, job_database, JOB_TIMEOUT);
     else if (flags & RECONCILE_AUTO_CONF)
         work(node, JOB_AUTO_CONF, job_auto_conf, JOB_TIMEOUT);
 }
@@ -278,6 +275,14 @@ static void configured(struct node *node)
     node_op_finish(node, "reload", true, "");
 }
 
+void node_work_progress(struct node *node)
+{
+    if (node->worker.fd < 0 || node->worker.kind != JOB_OBJECTS || node->objects_checked ||
+        !str_equal(node->worker.progress, JOB_OBJECTS_DONE))
+        return;
+    node->objects_checked = node->again = true;
+}
+
 void node_work_done(struct node *node)
 {
     const struct worker *worker = &node->worker;
@@ -300,9 +305,7 @@ void node_work_done(struct node *node)
     if (worker->kind == JOB_CONFIGURE)
         configured(node);
     else if (worker->kind == JOB_OBJECTS)
-        node->objects_checked = true;
-    else if (worker->kind == JOB_DATABASE)
-        node->database_checked = true;
+        node->objects_checked = node->database_checked = true;
     else if (worker->kind == JOB_AUTO_CONF)
         guard_link_signal(&node->guard, SIGHUP), node->auto_conf_due = true;
     if (first_data) {

@@ -181,6 +181,7 @@ static void wait_and_hear(struct node *node)
     turn_health(node, fds[FD_HEALTH].fd >= 0 && fds[FD_HEALTH].revents != 0);
     if (worker_poll(&node->worker))
         node_work_done(node);
+    node_work_progress(node);
     for (size_t i = 0; i < node->n_peers; i++)
         if (fds[FD_PEERS + i].fd >= 0 && fds[FD_PEERS + i].revents != 0)
             node_peer_died(node, &node->peers[i]);

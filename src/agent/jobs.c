@@ -222,24 +222,19 @@ static bool connect_primary(struct arena *arena, const struct node *node, const 
     return sql_connect(&target, 60000, ret, err);
 }
 
+/* Replication needs role and slots, clients the database: the former are reported at once, so that
+ * replicas need not wait for the latter. */
 bool job_objects(void *context, struct err *err)
 {
     struct node *node = context;
     AUTO_ARENA arena = arena_new();
     AUTO_PGCONN conn = NULL;
 
-    return connect_primary(arena, node, "postgres", &conn, err) &&
-           roles_ensure(arena, &node->conf, node->self, conn, err);
-}
-
-bool job_database(void *context, struct err *err)
-{
-    struct node *node = context;
-    AUTO_ARENA arena = arena_new();
-    AUTO_PGCONN conn = NULL;
-
-    return connect_primary(arena, node, "postgres", &conn, err) &&
-           roles_ensure_database(arena, &node->conf, conn, err);
+    if (!connect_primary(arena, node, "postgres", &conn, err) ||
+        !roles_ensure(arena, &node->conf, node->self, conn, err))
+        return false;
+    worker_progress(NULL, JOB_OBJECTS_DONE);
+    return roles_ensure_database(arena, &node->conf, conn, err);
 }
 
 /* While the server runs, ALTER SYSTEM is the only writer of that file. */

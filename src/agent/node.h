@@ -86,7 +86,8 @@ void node_observe(struct node *node);
 
 /* act.c: carry out node->decision: begin, never wait. */
 void node_act(struct node *node);
-/* act.c: the worker has ended. */
+/* act.c: the worker has something to say; the worker has ended. */
+void node_work_progress(struct node *node);
 void node_work_done(struct node *node);
 /* act.c: after a failure: remember the sentence, wait longer each time before the next try. */
 void node_failed(struct node *node, const struct err *err);
@@ -114,9 +115,10 @@ void node_history(struct node *node, const char *event, const char *reason);
 void node_peers_look(struct node *node);
 void node_peer_died(struct node *node, struct peer *peer);
 
-/* jobs.c: bodies of the workers; context is the node. */
-worker_fn job_bootstrap, job_clone_seed, job_clone, job_configure, job_objects, job_database,
-    job_auto_conf;
+/* jobs.c: bodies of the workers; context is the node. job_objects makes this progress when role and
+ * slots exist. */
+#define JOB_OBJECTS_DONE "creating the database"
+worker_fn job_bootstrap, job_clone_seed, job_clone, job_configure, job_objects, job_auto_conf;
 
 /* Shared small questions. */
 const struct conf_node *node_leader_conf(const struct node *node);

@@ -118,10 +118,8 @@ static unsigned reconcile_flags(const struct view *v, const struct decision *d)
     if (v->unsafe_auto_conf)
         flags |= RECONCILE_AUTO_CONF;
     if (v->leader_is_self && !v->in_recovery) {
-        if (!v->objects_checked)
+        if (!v->objects_checked || !v->database_checked)
             flags |= RECONCILE_OBJECTS;
-        else if (!v->database_checked)
-            flags |= RECONCILE_DATABASE;
     }
     return flags;
 }

@@ -17,9 +17,8 @@ enum action {
 /* Idempotent; each is repeated until its cause in the view is gone. */
 enum reconcile {
     RECONCILE_CONF = 1,      /* write the generated files, reload */
-    RECONCILE_OBJECTS = 2,   /* create the replication role and the slots */
-    RECONCILE_DATABASE = 4,  /* create the cluster's database */
-    RECONCILE_AUTO_CONF = 8, /* remove safety settings from postgresql.auto.conf */
+    RECONCILE_OBJECTS = 2,   /* create the replication role, the slots and the database */
+    RECONCILE_AUTO_CONF = 4, /* remove safety settings from postgresql.auto.conf */
 };
 
 struct decision {

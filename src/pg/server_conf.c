@@ -411,6 +411,7 @@ bool server_conf_check(struct arena *arena, const struct conf *conf, const struc
         str_fmt(arena, "%s/.check-%d.conf", conf_run_dir(arena, conf), (int)getpid());
 
     struct guc_catalog catalog;
+    const char *checked = NULL;
 
     if (!hba_check(arena, conf, err) || !read_catalog(arena, bin, &catalog, err) ||
         !fs_mkdirs(arena, conf_run_dir(arena, conf), 0755, err))
@@ -429,7 +430,11 @@ bool server_conf_check(struct arena *arena, const struct conf *conf, const struc
 
         if (!merge(arena, &in, &catalog, &merged, err))
             return false;
-        text = render(arena, &in, &merged);
+        /* without role files that differ, PostgreSQL is asked once */
+        text = guc_render(arena, &merged, "");
+        if (str_equal(text, checked))
+            continue;
+        checked = text;
         if (!fs_write(candidate, text, strlen(text), 0600, FS_NO_SYNC, err))
             return false;
         ok = conf_check_by_postgres(arena, bin, candidate, &merged, err);

@@ -36,7 +36,7 @@ static const struct {
     {"bootstrap runs already", {STORE, .leader_state = LEADER_VIEW_BOOTSTRAP, .leader_is_self = true, .work = WORK_BOOTSTRAP}, ACT_NONE, ROLE_PRIMARY, 0, false},
     {"data made, server not started", {STORE, .leader_state = LEADER_VIEW_BOOTSTRAP, .leader_is_self = true, .data = DATA_OURS}, ACT_START, ROLE_PRIMARY, 0, false},
     {"objects before serving", {STORE, .leader_state = LEADER_VIEW_BOOTSTRAP, .leader_is_self = true, .data = DATA_OURS, UP}, ACT_NONE, ROLE_PRIMARY, RECONCILE_OBJECTS, false},
-    {"complete: say that it serves", {STORE, .leader_state = LEADER_VIEW_BOOTSTRAP, .leader_is_self = true, .data = DATA_OURS, UP, .objects_checked = true}, ACT_SERVE, ROLE_PRIMARY, RECONCILE_DATABASE, false},
+    {"complete: say that it serves", {STORE, .leader_state = LEADER_VIEW_BOOTSTRAP, .leader_is_self = true, .data = DATA_OURS, UP, .objects_checked = true}, ACT_SERVE, ROLE_PRIMARY, RECONCILE_OBJECTS, false},
     {"a leader whose data is gone never starts over", {LEADS, .first_node = true}, ACT_NONE, ROLE_NONE, 0, true},
 
     /* clone */
