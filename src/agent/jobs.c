@@ -33,6 +33,10 @@ static bool configure(struct arena *arena, const struct node *node, const char *
     const char *const *notes;
     size_t n;
 
+    /* a replica's files without a leader would cut it off from a primary that is only misnamed */
+    if (role == ROLE_REPLICA && in.leader == NULL)
+        return err_set(err, ERR_STATE, "the leader %s is not in pgduet.conf",
+                       node->leader.rev != 0 ? node->leader.holder : "(none)");
     if (!fs_mkdirs(arena, node->self->log_dir, 0750, err) ||
         !server_conf_write(arena, &in, &notes, &n, err))
         return false;

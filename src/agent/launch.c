@@ -25,6 +25,15 @@ static const char *pid_path(struct arena *arena, const struct conf *conf,
     return path_join(arena, conf_node_run_dir(arena, conf, node->name), "guard.pid");
 }
 
+static bool unknown_node(const struct conf *conf, const struct conf_node *node, struct err *err)
+{
+    err_set(err, ERR_STATE, "the store does not know node %s", node->name);
+    return err_hint(err,
+                    "a node that was renamed needs its old name in pgduet.conf; for one that was "
+                    "added, run 'pgduet init %s --repair-locks'",
+                    conf->dir);
+}
+
 static const char *lock_id_text(struct arena *arena, const struct lock_id *id)
 {
     return str_fmt(arena, "%llu:%s", (unsigned long long)id->inode, id->nonce);
@@ -73,11 +82,8 @@ static bool guard_argv(struct arena *arena, const struct conf *conf, struct stor
         !cluster_get(store, arena, &cluster, err))
         return false;
     entry = cluster_find_node(&cluster, node->name);
-    if (entry == NULL) {
-        err_set(err, ERR_STATE, "the store does not know node %s", node->name);
-        return err_hint(err, "its lock files are made by 'pgduet init %s --repair-locks'",
-                        conf->dir);
-    }
+    if (entry == NULL)
+        return unknown_node(conf, node, err);
     argv[GUARD_NODE] = node->name;
     argv[GUARD_DIR] = conf->dir;
     argv[GUARD_PID_FILE] = pid_path(arena, conf, node);
@@ -177,7 +183,7 @@ bool launch_find_guard(struct arena *arena, const struct conf *conf, struct stor
         return false;
     entry = cluster_find_node(&cluster, node->name);
     if (entry == NULL)
-        return err_set(err, ERR_STATE, "the store does not know node %s", node->name);
+        return unknown_node(conf, node, err);
     if (fs_read(arena, path, &text, NULL, &ignored))
         pid = (int)strtol(text, NULL, 10);
     if (pid <= 0 || !is_guard(arena, pid, path))

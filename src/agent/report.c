@@ -80,6 +80,8 @@ static const char *shown_error(const struct node *node)
 {
     if (node->error[0] != '\0' || node->conf_error[0] != '\0')
         return node->error[0] != '\0' ? node->error : node->conf_error;
+    if (node->decision.stuck)
+        return node->decision.reason;
     return node->view.server == SERVER_UP ? node->health.error : "";
 }
 

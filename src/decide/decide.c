@@ -111,6 +111,8 @@ static unsigned reconcile_flags(const struct view *v, const struct decision *d)
     if (v->reload_wanted && v->work == WORK_NONE && d->role != ROLE_NONE &&
         (v->server == SERVER_UP || v->server == SERVER_STARTING))
         return RECONCILE_CONF;
+    if (d->stuck || d->role == ROLE_NONE) /* nobody knows which settings would be right */
+        return 0;
     if (!settled || v->work != WORK_NONE || v->now < v->retry_at)
         return 0;
     if (v->conf_stale)

@@ -1,0 +1,96 @@
+"""Settings that only a start would refuse, and a primary that cannot start."""
+
+import re
+import shutil
+
+import pytest
+
+from utils import wait_until
+
+REFUSED = [("wal_level", "minimal"), ("superuser_reserved_connections", "5000"),
+           ("shared_preload_libraries", "nosuch"), ("max_wal_senders", "1")]
+
+
+# -- refused before they are written --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name,value", REFUSED)
+def test_set_refuses_what_no_server_would_start_with(pair, name, value):
+    before = pair.conf.read_text()
+    generated = [(pair.data(n) / "postgresql.conf").read_text() for n in pair.names]
+    shown = [pair.show(name, n) for n in pair.names]
+    result = pair.run("config", "set", f"postgres.{name}", value)
+    result.fails(1, [rf"pgduet\.conf:\d+: .*{name}", re.escape(value)])
+    assert pair.conf.read_text() == before
+    assert [(pair.data(n) / "postgresql.conf").read_text() for n in pair.names] == generated
+    assert [pair.show(name, n) for n in pair.names] == shown
+    assert not any(n["pending_restart"] for n in pair.status()["nodes"])
+
+
+@pytest.mark.parametrize("name,value", REFUSED)
+def test_a_restart_with_them_stops_nothing(pair, name, value):
+    pids = [pair.pids(n) for n in pair.names]
+    path = "config/primary.conf"
+    before = pair.path(path).read_text()
+    line = len(before.rstrip("\n").splitlines()) + 1
+    pair.write(path, before.rstrip("\n") + f"\n{name} = {value}\n")
+    try:
+        for command in (("config", "reload"), ("restart",)):
+            pair.run(*command).fails(1, rf"config/primary\.conf:{line}: .*{name}")
+        assert [pair.pids(n) for n in pair.names] == pids
+        pair.sql("SELECT 1")
+    finally:
+        pair.write(path, before)
+    pair.run("config", "reload").ok()
+    pair.assert_healthy()
+
+
+@pytest.mark.parametrize("name,value", REFUSED)
+def test_up_with_them_starts_nothing(cluster, name, value):
+    cluster.edit("pgduet.conf", lambda t: t.replace("[postgres]\n",
+                                                    f"[postgres]\n{name} = {value}\n", 1))
+    cluster.run("up", "--timeout", "20").fails(1, rf"pgduet\.conf:\d+: .*{name}")
+    cluster.assert_nothing_runs()
+    assert not cluster.data("pg1").exists()
+
+
+# -- the error of `up` ----------------------------------------------------------------------------
+
+
+def bad_library(data, away):
+    with open(data / "postgresql.auto.conf", "a", encoding="ascii") as f:
+        f.write("shared_preload_libraries = 'nosuch'\n")
+    return r'FATAL: .*could not access file "nosuch"'
+
+
+def closed_directory(data, away):
+    (data / "pg_wal").chmod(0)
+    return r"(FATAL|PANIC): .*pg_wal"
+
+
+def no_checkpoint(data, away):
+    """PANIC: the server aborts, it does not exit."""
+    away.mkdir()
+    for segment in (data / "pg_wal").glob("0*"):
+        shutil.move(segment, away)
+    return r"PANIC: .*could not locate a valid checkpoint record"
+
+
+@pytest.mark.parametrize("damage", [bad_library, closed_directory, no_checkpoint])
+def test_the_failing_primary_is_named_and_not_the_waiting_replica(fresh_pair, damage):
+    fresh_pair.down()
+    data, away = fresh_pair.data("pg1"), fresh_pair.base / "away"
+    auto_conf = (data / "postgresql.auto.conf").read_text()
+    word = damage(data, away)
+    result = fresh_pair.run("up", "--timeout", "8")
+    result.fails(1, [r"pgduet: pg1\b", word])
+    assert not re.search(r"^pgduet: pg2\b", result.err, re.M), result
+    wait_until(lambda: re.search(word, str(fresh_pair.beacon("pg1").get("error"))),
+               "the server's word in pg1's state")
+    assert re.search(word, fresh_pair.run("status").ok().out), "status does not tell it"
+    (data / "postgresql.auto.conf").write_text(auto_conf)
+    (data / "pg_wal").chmod(0o700)
+    for segment in away.glob("0*") if away.exists() else []:
+        shutil.move(segment, data / "pg_wal")
+    fresh_pair.up()
+    fresh_pair.assert_healthy()
