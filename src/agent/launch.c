@@ -169,25 +169,30 @@ static bool is_guard(struct arena *arena, int pid, const char *pid_file)
     return line != NULL && strstr(line, "pgduet-guard") != NULL && strstr(line, pid_file) != NULL;
 }
 
-bool launch_find_guard(struct arena *arena, const struct conf *conf, struct store *store,
-                       const struct conf_node *node, bool *ret_held, int *ret_pid, struct err *err)
+int launch_read_pid_file(struct arena *arena, const char *run_dir)
 {
-    const char *path = pid_path(arena, conf, node);
-    struct cluster_record cluster;
-    const struct cluster_node *entry;
+    const char *path = path_join(arena, run_dir, "guard.pid");
     struct err ignored = ERR_INIT;
     char *text;
     int pid = 0;
+
+    if (fs_read(arena, path, &text, NULL, &ignored))
+        pid = (int)strtol(text, NULL, 10);
+    return pid > 0 && is_guard(arena, pid, path) ? pid : 0;
+}
+
+bool launch_find_guard(struct arena *arena, const struct conf *conf, struct store *store,
+                       const struct conf_node *node, bool *ret_held, int *ret_pid, struct err *err)
+{
+    struct cluster_record cluster;
+    const struct cluster_node *entry;
+    int pid = launch_read_pid_file(arena, conf_node_run_dir(arena, conf, node->name));
 
     if (!cluster_get(store, arena, &cluster, err))
         return false;
     entry = cluster_find_node(&cluster, node->name);
     if (entry == NULL)
         return unknown_node(conf, node, err);
-    if (fs_read(arena, path, &text, NULL, &ignored))
-        pid = (int)strtol(text, NULL, 10);
-    if (pid <= 0 || !is_guard(arena, pid, path))
-        pid = 0;
     if (!lock_is_held(store_lock_path(store, arena, node->name, "guard"), &entry->guard_lock,
                       ret_held, err)) {
         /* a guard whose lock file was deleted or replaced still lives, and must be found */

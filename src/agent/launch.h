@@ -23,6 +23,9 @@ MUST_CHECK bool launch_find_guard(struct arena *arena, const struct conf *conf, 
                                   const struct conf_node *node, bool *ret_held, int *ret_pid,
                                   struct err *err);
 
+/* The pid that a node's run directory names, if it is that node's living guard, else 0. */
+int launch_read_pid_file(struct arena *arena, const char *run_dir);
+
 /* Are the node's lock files the ones that were made at init? ERR_INVALID or ERR_NOT_FOUND, with a
  * hint, when not: such a node must not be started again before they are repaired. */
 MUST_CHECK bool launch_check_locks(struct arena *arena, struct store *store,

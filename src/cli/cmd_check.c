@@ -24,6 +24,8 @@ static void judge_replica(struct arena *arena, const struct node_snapshot *s, in
                        s->problem != NULL ? ": " : "", s->problem != NULL ? s->problem : ""));
     else if (!str_equal(s->replication, "streaming"))
         worsen(verdict, LEVEL_WARNING, str_fmt(arena, "%s does not stream", s->node->name));
+    else if (s->problem != NULL)
+        worsen(verdict, LEVEL_WARNING, str_fmt(arena, "%s: %s", s->node->name, s->problem));
     else if (s->lag_bytes > max_lag)
         worsen(verdict, LEVEL_WARNING,
                str_fmt(arena, "%s lags %lld bytes (limit %lld)", s->node->name,

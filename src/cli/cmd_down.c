@@ -7,9 +7,10 @@
 #include "agent/launch.h"
 #include "cli/deployment.h"
 #include "pg/pidfile.h"
+#include "sys/fs.h"
 #include "sys/proc.h"
 
-enum { PID_GRACE = 5000, LOOK_EVERY = 20, KILL_TIMEOUT = 5000, ROUNDS = 5 };
+enum { PID_GRACE = 5000, LOOK_EVERY = 20, KILL_TIMEOUT = 5000, ROUNDS = 5, BLIND_TIMEOUT = 120000 };
 
 struct stop {
     const struct conf_node *node;
@@ -176,6 +177,39 @@ static bool stop_round(struct arena *arena, struct deployment *deployment, msec 
     return ok;
 }
 
+/* A mistake in pgduet.conf or .env must not keep a running cluster from being stopped: the guards
+ * are found by their pid files alone. */
+static bool stop_by_pid_files(struct cli *cli, const struct err *why, struct err *err)
+{
+    AUTO_ARENA arena = arena_new();
+    const char *dir, *run;
+    const char **names;
+    size_t n;
+    bool ok = true;
+
+    if (!conf_find_dir(arena, cli->dir, &dir, err))
+        return false;
+    run = path_join(arena, dir, "run");
+    if (!fs_list(arena, run, &names, &n, err))
+        return false;
+    fprintf(stderr, "pgduet: %s; stopping what the pid files name\n", why->text);
+    for (size_t i = 0; i < n; i++) {
+        struct conf_node node = {.name = names[i]};
+        struct stop stop = {.node = &node, .pidfd = -1};
+        int pid = launch_read_pid_file(arena, path_join(arena, run, names[i]));
+        uint64_t start;
+
+        if (pid == 0 || !proc_start_time(pid, &start))
+            continue;
+        stop.pidfd = proc_open_pidfd(pid, start);
+        if (stop.pidfd >= 0 &&
+            (!ask(&stop, err) || !wait_end(&stop, clock_now() + BLIND_TIMEOUT, err)))
+            ok = complain(err);
+        base_close_fd(&stop.pidfd);
+    }
+    return ok;
+}
+
 static int down_run(struct cli *cli)
 {
     struct err err = ERR_INIT;
@@ -189,9 +223,15 @@ static int down_run(struct cli *cli)
         {"timeout", 't', CLI_INT, &timeout, "SECONDS", "how long to wait (twice stop_timeout)"},
     };
 
-    if (!cli_parse(cli, options, COUNT_OF(options), 0, 0, &args, &n, &err) ||
-        !deployment_open(cli, &deployment, &err))
+    if (!cli_parse(cli, options, COUNT_OF(options), 0, 0, &args, &n, &err))
         return cli_fail(&err);
+    if (!deployment_open(cli, &deployment, &err)) {
+        struct err why = err;
+
+        if (why.kind == ERR_INVALID && stop_by_pid_files(cli, &why, &err))
+            return EXIT_OK;
+        return cli_fail(&why);
+    }
     deadline = clock_now() +
                (timeout > 0 ? (msec)timeout * 1000 : 2 * deployment.conf.stop_timeout + 20000);
     /* look again: a sibling may have started one just before it was told to stop */

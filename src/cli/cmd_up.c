@@ -6,6 +6,7 @@
 #include "agent/launch.h"
 #include "cli/deployment.h"
 #include "cli/replay.h"
+#include "pg/clone.h"
 #include "pg/control.h"
 #include "pg/server_conf.h"
 #include "sys/fs.h"
@@ -84,7 +85,8 @@ static bool check_before_start(struct arena *arena, const struct deployment *dep
     char *hosts = str_dup(arena, deployment->conf.listen);
     char *host;
 
-    if (!check_data(arena, node, bin, err) || !check_place(arena, node, err))
+    if (!check_data(arena, node, bin, err) || !check_place(arena, node, err) ||
+        !clone_check(arena, clone_new_dir(arena, node), err))
         return false;
     if (!fs_mkdirs(arena, parent, 0700, err) || !fs_mkdirs(arena, node->log_dir, 0750, err))
         return false;
@@ -301,7 +303,10 @@ static int up_run(struct cli *cli)
                     timeout > 0 ? (msec)timeout * 1000 : deployment.conf.start_timeout, &err))
         return cli_fail(&err);
     /* what the primary made while it started, its database above all, is on the replicas too */
-    if (needed && !replay_wait(cli->arena, &deployment, REPLAY_TIMEOUT, &err))
+    if (needed && !replay_wait(cli->arena, &deployment,
+                               timeout > 0 && timeout < REPLAY_TIMEOUT / 1000 ? (msec)timeout * 1000
+                                                                              : REPLAY_TIMEOUT,
+                               &err))
         return cli_fail(&err);
     print_result(&deployment, starts, n, needed);
     return EXIT_OK;

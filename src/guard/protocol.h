@@ -4,8 +4,7 @@
 
 enum {
     GUARD_MESSAGE_MAX = 4096,
-    GUARD_LOCK_FD = 9,   /* the postgres lock in the postmaster and all its children
-                          * restore commands close it first */
+    GUARD_LOCK_FD = 9,   /* the postgres lock in the postmaster and all its children */
     GUARD_EXIT_HELD = 3, /* exit code of a guard that found another one alive */
 };
 

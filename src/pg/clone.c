@@ -38,17 +38,21 @@ bool clone_is_of_this_boot(struct arena *arena, const char *new_dir)
            str_equal(text, str_fmt(arena, "%s%s", marker_head, boot_id(arena)));
 }
 
+bool clone_check(struct arena *arena, const char *new_dir, struct err *err)
+{
+    if (!fs_exists(new_dir) || fs_exists(marker_path(arena, new_dir)))
+        return true;
+    err_set(err, ERR_STATE, "%s exists, and was not made by pgduet", new_dir);
+    return err_hint(err, "move it away");
+}
+
 bool clone_prepare(struct arena *arena, const char *new_dir, struct err *err)
 {
     const char *text = str_fmt(arena, "%s%s", marker_head, boot_id(arena));
-    const char *marker = marker_path(arena, new_dir);
 
-    if (fs_exists(new_dir) && !fs_exists(marker)) {
-        err_set(err, ERR_STATE, "%s exists, and was not made by pgduet", new_dir);
-        return err_hint(err, "move it away");
-    }
-    return fs_mkdirs(arena, path_parent(arena, new_dir), 0700, err) &&
-           fs_write(marker, text, strlen(text), 0600, FS_SYNC, err) &&
+    return clone_check(arena, new_dir, err) &&
+           fs_mkdirs(arena, path_parent(arena, new_dir), 0700, err) &&
+           fs_write(marker_path(arena, new_dir), text, strlen(text), 0600, FS_SYNC, err) &&
            (!fs_exists(new_dir) || fs_remove_tree(new_dir, err));
 }
 

@@ -7,6 +7,9 @@
 
 /* Where an unfinished data directory is built: "<data>.new". */
 const char *clone_new_dir(struct arena *arena, const struct conf_node *node);
+/* ERR_STATE, with a hint, when an unfinished directory is in the way that pgduet did not make. */
+MUST_CHECK bool clone_check(struct arena *arena, const char *new_dir, struct err *err);
+
 /* Make room for a new attempt: remove an unfinished directory of an earlier one. Refuses
  * (ERR_STATE) to touch one that does not carry our marker. */
 MUST_CHECK bool clone_prepare(struct arena *arena, const char *new_dir, struct err *err);
