@@ -64,13 +64,15 @@ static void act_bootstrap(struct node *node)
 
     if (node->leader.rev == 0) {
         node->records_due = node->again = true;
-        if (!claim(node, &err) && err.kind != ERR_CONFLICT)
+        node->claimed = claim(node, &err);
+        if (!node->claimed && err.kind != ERR_CONFLICT)
             node_failed(node, &err);
         return;
     }
     work(node, WORK_BOOTSTRAP, job_bootstrap, 0);
-    if (!node->view.cluster_known)
+    if (node->claimed)
         node_history(node, "bootstrap", node->decision.reason);
+    node->claimed = false;
 }
 
 /* Backends of a server whose guard was killed may still hold the postgres lock, frozen ones for

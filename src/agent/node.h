@@ -47,7 +47,7 @@ struct node {
     bool objects_checked;
     bool database_checked;
     bool auto_conf_due;
-    bool reload_due; /* the files are being written for a reload */
+    bool claimed; /* epoch 1, a moment ago: the history is to know */
 
     /* the server's life */
     bool start_asked;    /* and no answer yet */
