@@ -90,7 +90,6 @@ static bool make_first_directory(struct arena *arena, struct node *node, struct 
     }
     worker_progress(NULL, "initdb");
     return clone_prepare(arena, dir, err) && pg_initdb(arena, &node->conf, &node->bin, dir, err) &&
-           pg_initdb_database(arena, &node->conf, &node->bin, dir, err) &&
            configure(arena, node, dir, ROLE_PRIMARY, err) &&
            publish_identity(arena, node, store, dir, err);
 }

@@ -116,7 +116,7 @@ static bool make_dir(struct arena *arena, const struct init *init, struct err *e
 static bool write_file(struct arena *arena, const char *dir, const char *name, const char *text,
                        mode_t mode, struct err *err)
 {
-    return fs_write(path_join(arena, dir, name), text, strlen(text), mode, FS_SYNC, err);
+    return fs_write(path_join(arena, dir, name), text, strlen(text), mode, FS_NO_SYNC, err);
 }
 
 /* Everything that can be wrong about the wishes is found before anything is written. */
@@ -239,7 +239,8 @@ static bool create(struct arena *arena, struct init *init, struct err *err)
     if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0 || !fs_is_empty_dir(init->dir))
         return err_set(err, ERR_CONFLICT, "another 'pgduet init' works in %s", init->dir);
     if (give_away(init->dir, uid, gid, err) && user_become_owner(init->dir, err) &&
-        write_files(arena, init, err) && make_store(arena, init, err))
+        write_files(arena, init, err) && make_store(arena, init, err) &&
+        fs_sync_tree(init->dir, err)) /* all at once: one journal commit instead of thirty */
         return true;
     take_back(arena, init);
     return false;

@@ -52,22 +52,3 @@ bool pg_initdb(struct arena *arena, const struct conf *conf, const struct pg_bin
         return err_wrap(err, "initdb");
     return true;
 }
-
-/* One statement a line; what fails here is made, or explained, once the server runs. */
-bool pg_initdb_database(struct arena *arena, const struct conf *conf, const struct pg_bin *bin,
-                        const char *dir, struct err *err)
-{
-    const char *const argv[] = {
-        pg_bin_path(arena, bin, "postgres"), "--single", "-F", "-D", dir, "template1", NULL,
-    };
-    struct str sql = {.arena = arena};
-    struct proc_result result;
-
-    str_add(&sql, "CREATE DATABASE \"");
-    for (const char *p = conf->database; *p != '\0'; p++)
-        str_addf(&sql, *p == '"' ? "\"%c" : "%c", *p);
-    str_add(&sql, "\";\n");
-    return proc_run_ok(&(struct proc_spec){.argv = argv, .input = str_text(&sql), .timeout = 60000},
-                       arena, &result, err) ||
-           err_wrap(err, "create database %s", conf->database);
-}

@@ -9,9 +9,3 @@
  * ERR_IO with initdb's last line (on failure initdb removes what it made). */
 MUST_CHECK bool pg_initdb(struct arena *arena, const struct conf *conf, const struct pg_bin *bin,
                           const char *dir, struct err *err);
-
-/* Create the cluster's database in a closed data directory that nobody has used yet, by
- * single-user PostgreSQL without syncs: cheaper than over a running server, and then the first
- * replicas copy it instead of replaying its making. */
-MUST_CHECK bool pg_initdb_database(struct arena *arena, const struct conf *conf,
-                                   const struct pg_bin *bin, const char *dir, struct err *err);
