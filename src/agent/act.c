@@ -75,8 +75,6 @@ static void act_bootstrap(struct node *node)
     node->claimed = false;
 }
 
-/* Backends of a server whose guard was killed may still hold the postgres lock, frozen ones for
- * ever. This guard is the only one (it holds the guard lock), so nobody else deals with them. */
 static bool postgres_lock_held(struct node *node)
 {
     const struct cluster_node *entry = cluster_find_node(&node->cluster, node->name);
@@ -89,7 +87,9 @@ static bool postgres_lock_held(struct node *node)
            held;
 }
 
-/* True when the lock is held all the same. */
+/* Backends of a server whose guard was killed may still hold the postgres lock, frozen ones for
+ * ever. This guard is the only one (it holds the guard lock), so nobody else deals with them. True
+ * when the lock is held all the same. */
 static bool kill_leftovers(struct node *node)
 {
     pid_t *pids;
@@ -182,9 +182,10 @@ static void act_stop(struct node *node)
     if (node->view.restart_wanted && !node->guard.stop_wanted)
         snprintf(node->op_stopped, sizeof(node->op_stopped), "%s", node->op.id);
     if (!node->stop_asked) {
-        node->conf_due = node->view.restart_wanted; /* limits may have moved since the reload */
-        if (node->view.restart_wanted)
+        if (node->view.restart_wanted) {
+            node->conf_due = true; /* limits may have moved since the reload */
             node_history(node, "restart", str_fmt(node->turn, "asked for by %s", node->op.actor));
+        }
         node->stop_asked = true;
         node->stop_asked_at = clock_now();
         guard_link_signal(&node->guard, SIGINT);

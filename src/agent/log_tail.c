@@ -138,22 +138,31 @@ void log_tail_turn(struct log_tail *tail, const char *name)
         read_lines(tail, fd);
 }
 
+/* Our stderr, where it is a file: to read it, with its path and size. -1 where it is not. */
+static int open_own_log(char *path, size_t path_size, off_t *ret_size)
+{
+    ssize_t n = readlink("/proc/self/fd/2", path, path_size - 1);
+    struct stat st;
+
+    if (n <= 0 || fstat(STDERR_FILENO, &st) != 0 || !S_ISREG(st.st_mode))
+        return -1;
+    path[n] = '\0';
+    *ret_size = st.st_size;
+    return open(path, O_RDONLY | O_CLOEXEC);
+}
+
 /* What the server said before its own log was open went to our stderr, a file under `up`. */
 static void look_into_own_log(struct log_tail *tail)
 {
     char buf[4096], path[4096];
-    ssize_t n = readlink("/proc/self/fd/2", path, sizeof(path) - 1);
-    AUTO_FD fd = -1;
-    struct stat st;
+    off_t size;
+    AUTO_FD fd = open_own_log(path, sizeof(path), &size);
+    ssize_t n;
     char *line;
 
-    if (n <= 0)
+    if (fd < 0)
         return;
-    path[n] = '\0';
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
-        return;
-    n = pread(fd, buf, sizeof(buf) - 1, st.st_size > 4095 ? st.st_size - 4095 : 0);
+    n = pread(fd, buf, sizeof(buf) - 1, size > 4095 ? size - 4095 : 0);
     if (n <= 0)
         return;
     buf[n] = '\0';
@@ -195,21 +204,17 @@ void log_tail_prune(struct arena *arena, const char *dir, int days)
 
 void log_tail_limit_own(struct arena *arena)
 {
-    struct stat st;
     char path[4096];
-    ssize_t n = readlink("/proc/self/fd/2", path, sizeof(path) - 1);
+    off_t size;
+    AUTO_FD fd = open_own_log(path, sizeof(path), &size);
     struct err ignored = ERR_INIT;
-    AUTO_FD fd = -1;
     ssize_t got;
     char *tail;
 
-    if (n <= 0 || fstat(STDERR_FILENO, &st) != 0 || !S_ISREG(st.st_mode) ||
-        st.st_size < OWN_LOG_MAX)
+    if (fd < 0 || size < OWN_LOG_MAX)
         return;
-    path[n] = '\0';
-    fd = open(path, O_RDONLY | O_CLOEXEC);
     tail = arena_alloc(arena, OWN_LOG_KEPT);
-    got = fd < 0 ? -1 : pread(fd, tail, OWN_LOG_KEPT, st.st_size - OWN_LOG_KEPT);
+    got = pread(fd, tail, OWN_LOG_KEPT, size - OWN_LOG_KEPT);
     /* guard and server write to the same open file, so it is emptied in place, not replaced */
     if (got > 0 &&
         fs_write(str_fmt(arena, "%s.1", path), tail, (size_t)got, 0640, FS_NO_SYNC, &ignored) &&

@@ -239,6 +239,11 @@ static int down_run(struct cli *cli)
         ok = stop_round(cli->arena, &deployment, deadline, &again);
         any = any || again;
     }
+    if (ok && again) {
+        err_set(&err, ERR_STATE, "something starts the nodes again as fast as they stop");
+        err_hint(&err, "stop what started them: systemd, a container, another 'pgduet up'");
+        return cli_fail(&err);
+    }
     if (!ok)
         return EXIT_FAILED;
     printf("cluster %s is down%s\n", deployment.conf.cluster_name, any ? "" : " already");
