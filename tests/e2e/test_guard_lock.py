@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from utils import (BINARIES, Running, clean_environment, hold_true, kill, parent_of, start_ticks,
-                   wait_gone, wait_until)
+from utils import (BINARIES, Running, clean_environment, hold_true, kill, open_files, parent_of,
+                   start_ticks, wait_gone, wait_until)
 
 LOCK_FD = 9
 
@@ -41,16 +41,6 @@ def assert_holds_its_lock(cluster, *nodes):
         assert lock_holders(lock) == [pid]
         guard = cluster.path("store/locks", f"{node}.guard")
         assert lock_holders(guard) == [cluster.guard_pid(node)]
-
-
-def open_files(pid):
-    found = []
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
-        except FileNotFoundError:
-            pass
-    return found
 
 
 def revived(cluster, node, guard):
@@ -85,7 +75,7 @@ def test_a_server_of_a_guard_that_a_sibling_started_holds_its_lock(fresh_pair, n
     names = [os.path.realpath(fresh_pair.path("store/locks", f"{sibling}.{lock}"))
              for lock in ("guard", "postgres")]
     for pid in fresh_pair.pids(node):
-        assert not set(names) & set(open_files(pid)), "a lock of the sibling was inherited"
+        assert not set(names) & set(open_files(pid).values()), "a lock of the sibling was inherited"
 
 
 def test_up_with_descriptors_open_and_a_lock_of_the_caller(cluster):
@@ -100,7 +90,7 @@ def test_up_with_descriptors_open_and_a_lock_of_the_caller(cluster):
         up.wait().ok()
         assert_holds_its_lock(cluster)
     for pid in cluster.processes():
-        assert str(path) not in open_files(pid), "the caller's file is still open"
+        assert str(path) not in open_files(pid).values(), "the caller's file is still open"
     with open(path, "w", encoding="ascii") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     revived(cluster, "pg1", cluster.guard_pid("pg1"))

@@ -6,7 +6,8 @@ import struct
 
 import pytest
 
-from utils import children_of, cmdline, hold_true, parent_of, proc_stat, read_if_there, wait_until
+from utils import (children_of, cmdline, hold_true, open_files, parent_of, proc_stat, read_if_there,
+                   wait_until)
 
 PT_INTERP = 3
 
@@ -65,10 +66,9 @@ def test_no_descriptor_leaks_into_the_server(pair):
     """The postmaster inherits the node's lock on descriptor 9 and nothing else of ours."""
     for node in pair.names:
         postmaster = pair.postmaster_pid(node)
-        open_files = {fd: os.readlink(f"/proc/{postmaster}/fd/{fd}")
-                      for fd in os.listdir(f"/proc/{postmaster}/fd")}
-        assert open_files["9"] == str(pair.path(f"store/locks/{node}.postgres"))
-        ours = [t for fd, t in open_files.items()
+        files = open_files(postmaster)
+        assert files["9"] == str(pair.path(f"store/locks/{node}.postgres"))
+        ours = [t for fd, t in files.items()
                 if fd != "9" and t.startswith(str(pair.path("store")))]
         assert not ours
 

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from utils import (IS_ROOT, cmdline, comm, is_alive, parent_of, read_if_there, stop_node, wait_gone,
-                   wait_until)
+from utils import (IS_ROOT, cmdline, comm, is_alive, owner_of, parent_of, read_if_there, stop_node,
+                   wait_gone, wait_until)
 
 
 def postmasters(cluster):
@@ -97,7 +97,7 @@ def test_as_root_from_a_directory_the_servers_user_cannot_enter(cluster):
 @pytest.mark.skipif(not IS_ROOT, reason="looks at the effect of dropping root")
 def test_as_root_nothing_runs_as_root(fresh_pair):
     for pid in fresh_pair.processes():
-        assert os.stat(f"/proc/{pid}").st_uid != 0, pid
+        assert owner_of(pid) != 0, pid
 
 
 def test_progress_goes_to_stderr(cluster):

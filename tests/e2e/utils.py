@@ -110,6 +110,40 @@ def comm(pid):
         return ""
 
 
+def open_files(pid):
+    """What its descriptors point to, by number; nothing when the process has ended meanwhile."""
+    found = {}
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            found[fd] = read_link(f"/proc/{pid}/fd/{fd}")
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return {fd: target for fd, target in found.items() if target}
+
+
+def environment(pid):
+    """As bytes; empty when the process has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+def owner_of(pid):
+    """Its effective user, or None when the process has ended meanwhile."""
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except FileNotFoundError:
+        return None
+
+
+def read_link(path):
+    try:
+        return os.readlink(path)
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def wait_gone(pid, what=None, deadline=DEFAULT_DEADLINE):
     """Wait until the process has ended (a zombie has)."""
     try:
