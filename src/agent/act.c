@@ -161,6 +161,12 @@ static void act_serve(struct node *node)
     struct err err = ERR_INIT;
     bool is_new = record.state != LEADER_SERVING || record.timeline != node->view.timeline;
 
+    if (record.rev == 0) { /* it has followed an upstream until now */
+        record.epoch = 1;
+        record.holder = node->name;
+        node->conf_due = true;
+        is_new = true;
+    }
     record.state = LEADER_SERVING;
     record.incarnation = node->incarnation;
     record.timeline = node->view.timeline;
@@ -299,6 +305,7 @@ void node_work_done(struct node *node)
     if (!worker->ok && worker->kind == WORK_CLONE && worker->err.kind == ERR_NOT_FOUND)
         return; /* the seed's time is over: decide again */
     if (!worker->ok) {
+        node->gave_up = worker->kind == WORK_BOOTSTRAP && worker->err.kind == ERR_SCRIPT;
         node_failed(node, &worker->err);
         return;
     }

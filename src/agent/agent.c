@@ -72,16 +72,16 @@ static bool set_up(struct node *node, struct err *err)
     node->self = conf_find_node(&node->conf, node->name);
     if (node->self == NULL)
         return err_set(err, ERR_INVALID, "pgduet.conf has no [node %s]", node->name);
-    if (!store_open(conf_store_dir(node->life, &node->conf), &node->store, err) ||
-        !find_binaries(node, err) || !watch_new(&node->watch, err) ||
-        !fs_mkdirs(node->life, node->self->log_dir, 0750, err) || !watch_store(node, err) ||
-        !publish_wish(node, "run", err))
+    if (!store_open(node->conf.store_dir, &node->store, err) || !find_binaries(node, err) ||
+        !watch_new(&node->watch, err) || !fs_mkdirs(node->life, node->self->log_dir, 0750, err) ||
+        !watch_store(node, err) || !publish_wish(node, "run", err))
         return false;
     /* a server that runs already is adopted: its directory is watched from now on */
     if (fs_is_dir(node->self->data_dir) && !watch_add(node->watch, node->self->data_dir, err))
         return false;
     snprintf(node->incarnation, sizeof(node->incarnation), "%s", random_hex(node->life, 16));
-    log_tail_start(&node->tail, str_dup(node->life, node->self->log_dir), node->name);
+    log_tail_start(&node->tail, str_dup(node->life, node->self->log_dir),
+                   str_dup(node->life, node->self->log_name), node->name);
     init_peers(node);
     return true;
 }
@@ -141,7 +141,7 @@ static void tick(struct node *node)
     if (now >= node->prune_at) {
         node->prune_at = now + PRUNE_EVERY;
         log_tail_limit_own(node->turn);
-        log_tail_prune(node->turn, node->tail.dir, node->conf.log_retention_days);
+        log_tail_prune(node->turn, &node->tail, node->conf.log_retention_days);
     }
 }
 

@@ -6,6 +6,7 @@
 #include "agent/node.h"
 #include "pg/clone.h"
 #include "pg/control.h"
+#include "pg/first_boot.h"
 #include "pg/initdb.h"
 #include "pg/roles.h"
 #include "pg/server_conf.h"
@@ -19,6 +20,18 @@ enum {
     SEED_TIMEOUT = 600000 /* for them to finish */
 };
 
+/* Whom a replica follows: the leader, or as long as there is none the upstream. NULL: nobody. */
+static const struct conf_node *source_of(struct arena *arena, const struct node *node)
+{
+    struct conf_node *upstream;
+
+    if (node->leader.rev != 0 || node->conf.upstream[0] == '\0')
+        return node_leader_conf(node);
+    upstream = ARENA_ARRAY(arena, struct conf_node, 1);
+    upstream->name = "";
+    return conf_upstream(arena, &node->conf, &upstream->host, &upstream->port) ? upstream : NULL;
+}
+
 static bool configure(struct arena *arena, const struct node *node, const char *data_dir,
                       enum role role, struct err *err)
 {
@@ -28,7 +41,7 @@ static bool configure(struct arena *arena, const struct node *node, const char *
         .bin = &node->bin,
         .data_dir = data_dir,
         .is_primary = role == ROLE_PRIMARY,
-        .leader = node_leader_conf(node),
+        .leader = source_of(arena, node),
     };
     const char *const *notes;
     size_t n;
@@ -91,6 +104,8 @@ static bool make_first_directory(struct arena *arena, struct node *node, struct 
     worker_progress(NULL, "initdb");
     return clone_prepare(arena, dir, err) && pg_initdb(arena, &node->conf, &node->bin, dir, err) &&
            configure(arena, node, dir, ROLE_PRIMARY, err) &&
+           (!first_boot_wanted(arena, &node->conf) ||
+            first_boot(arena, &node->conf, node->self, &node->bin, dir, worker_progress, err)) &&
            publish_identity(arena, node, store, dir, err);
 }
 
@@ -134,7 +149,7 @@ bool job_bootstrap(void *context, struct err *err)
     AUTO_STORE store = NULL;
     const char *new_dir = clone_new_dir(arena, node->self);
 
-    return store_open(conf_store_dir(arena, &node->conf), &store, err) &&
+    return store_open(node->conf.store_dir, &store, err) &&
            make_first_directory(arena, node, store, new_dir, err) &&
            take_into_use(arena, node, store, new_dir, err);
 }
@@ -183,22 +198,32 @@ static void clone_progress(void *data, const char *text)
     worker_progress(NULL, line);
 }
 
+/* A copy of the upstream has its identity. */
+static bool adopt_identity(struct arena *arena, struct node *node, const char *dir, struct err *err)
+{
+    AUTO_STORE store = NULL;
+
+    return store_open(node->conf.store_dir, &store, err) &&
+           publish_identity(arena, node, store, dir, err);
+}
+
 bool job_clone(void *context, struct err *err)
 {
     struct node *node = context;
     AUTO_ARENA arena = arena_new();
     const char *new_dir = clone_new_dir(arena, node->self);
-    const struct conf_node *leader = node_leader_conf(node);
+    const struct conf_node *leader = source_of(arena, node);
     char *leader_name;
 
     if (leader == NULL)
         return err_set(err, ERR_STATE, "the leader %s is not in pgduet.conf", node->leader.holder);
-    leader_name = str_dup(arena, leader->name);
-    worker_progress(NULL, str_fmt(arena, "base backup from %s", leader->name));
+    leader_name = str_dup(arena, leader->name[0] != '\0' ? leader->name : node->conf.upstream);
+    worker_progress(NULL, str_fmt(arena, "base backup from %s", leader_name));
     if (!clone_prepare(arena, new_dir, err) || !server_conf_write_passfile(arena, &node->conf, err))
         return false;
     return (clone_base_backup(arena, &node->conf, &node->bin, node->self, leader, new_dir,
                               clone_progress, leader_name, err) &&
+            (leader->name[0] != '\0' || adopt_identity(arena, node, new_dir, err)) &&
             finish_clone(arena, node, new_dir, err)) ||
            give_up_clone(new_dir);
 }

@@ -16,34 +16,34 @@ enum {
     CHUNK = 64 * 1024
 };
 
-static bool is_server_log(const char *name)
+static bool is_server_log(const struct log_tail *tail, const char *name)
 {
-    return str_starts(name, "postgresql-") && str_ends(name, ".log");
+    return conf_is_server_log(tail->log_name, name);
 }
 
-static bool newest(struct arena *arena, const char *dir, const char **ret)
+static bool newest(struct arena *arena, const struct log_tail *tail, const char **ret)
 {
     struct err ignored = ERR_INIT;
     const char **names;
     size_t n;
 
     *ret = NULL;
-    if (!fs_list(arena, dir, &names, &n, &ignored))
+    if (!fs_list(arena, tail->dir, &names, &n, &ignored))
         return false;
     for (size_t i = 0; i < n; i++) /* sorted, and the names carry the date */
-        if (is_server_log(names[i]))
+        if (is_server_log(tail, names[i]))
             *ret = names[i];
     return *ret != NULL;
 }
 
-void log_tail_start(struct log_tail *tail, const char *dir, const char *node)
+void log_tail_start(struct log_tail *tail, const char *dir, const char *log_name, const char *node)
 {
     AUTO_ARENA arena = arena_new();
     const char *name;
     struct stat st;
 
-    *tail = (struct log_tail){.dir = dir, .node = node};
-    if (!newest(arena, dir, &name) || strlen(name) >= sizeof(tail->file))
+    *tail = (struct log_tail){.dir = dir, .log_name = log_name, .node = node};
+    if (!newest(arena, tail, &name) || strlen(name) >= sizeof(tail->file))
         return;
     snprintf(tail->file, sizeof(tail->file), "%s", name);
     if (stat(path_join(arena, dir, name), &st) == 0)
@@ -126,7 +126,7 @@ void log_tail_turn(struct log_tail *tail, const char *name)
     AUTO_ARENA arena = NULL;
     AUTO_FD fd = -1;
 
-    if (!is_server_log(name) || strlen(name) >= sizeof(tail->file))
+    if (!is_server_log(tail, name) || strlen(name) >= sizeof(tail->file))
         return;
     if (!str_equal(name, tail->file)) {
         snprintf(tail->file, sizeof(tail->file), "%s", name);
@@ -184,7 +184,7 @@ void log_tail_forget(struct log_tail *tail)
     tail->last_fatal[0] = '\0';
 }
 
-void log_tail_prune(struct arena *arena, const char *dir, int days)
+void log_tail_prune(struct arena *arena, const struct log_tail *tail, int days)
 {
     time_t limit = time(NULL) - (time_t)days * 24 * 3600;
     struct err ignored = ERR_INIT;
@@ -192,12 +192,12 @@ void log_tail_prune(struct arena *arena, const char *dir, int days)
     struct stat st;
     size_t n;
 
-    if (!fs_list(arena, dir, &names, &n, &ignored))
+    if (!fs_list(arena, tail->dir, &names, &n, &ignored))
         return;
     for (size_t i = 0; i < n; i++) {
-        const char *path = path_join(arena, dir, names[i]);
+        const char *path = path_join(arena, tail->dir, names[i]);
 
-        if (is_server_log(names[i]) && stat(path, &st) == 0 && st.st_mtime < limit)
+        if (is_server_log(tail, names[i]) && stat(path, &st) == 0 && st.st_mtime < limit)
             unlink(path);
     }
 }

@@ -4,10 +4,11 @@
 
 #include <sys/types.h>
 
-#include "base/str.h"
+#include "conf/conf.h"
 
 struct log_tail {
     const char *dir;
+    const char *log_name;
     const char *node;
     char file[64]; /* being read */
     off_t offset;
@@ -20,7 +21,7 @@ struct log_tail {
 };
 
 /* Start at the end of the newest file. */
-void log_tail_start(struct log_tail *tail, const char *dir, const char *node);
+void log_tail_start(struct log_tail *tail, const char *dir, const char *log_name, const char *node);
 
 /* A file in the directory changed: read what is new. */
 void log_tail_turn(struct log_tail *tail, const char *name);
@@ -34,5 +35,5 @@ void log_tail_limit_own(struct arena *arena);
 
 void log_tail_forget(struct log_tail *tail);
 
-/* Remove postgresql-*.log files last written more than `days` ago. */
-void log_tail_prune(struct arena *arena, const char *dir, int days);
+/* Remove the server's log files last written more than `days` ago. */
+void log_tail_prune(struct arena *arena, const struct log_tail *tail, int days);

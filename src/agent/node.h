@@ -47,6 +47,7 @@ struct node {
     bool objects_checked;
     bool database_checked;
     bool auto_conf_due;
+    bool gave_up; /* an init script failed: the same would happen again */
     bool claimed; /* epoch 1, a moment ago: the history is to know */
 
     /* the server's life */

@@ -186,7 +186,9 @@ void node_observe(struct node *node)
     v->stop_wanted = node->guard.stop_wanted;
     v->restart_wanted = node_op_wants(node, "restart") && !str_equal(node->op.id, node->op_stopped);
     v->reload_wanted = node_op_wants(node, "reload");
+    v->has_upstream = node->conf.upstream[0] != '\0';
     v->first_node = node->self == &node->conf.nodes[0];
     v->work = node->worker.fd < 0 ? WORK_NONE : (enum work)node->worker.kind;
+    v->gave_up = node->gave_up;
     v->retry_at = node->retry_at;
 }

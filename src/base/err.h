@@ -16,6 +16,7 @@ enum err_kind {
     ERR_NOT_FOUND, /* a thing that was named does not exist */
     ERR_STATE,     /* right request, wrong moment: not running, no primary */
     ERR_SQL,       /* PostgreSQL answered with an error, or the connection failed */
+    ERR_SCRIPT,    /* a program of the user's failed, and would fail again */
     ERR_USAGE,     /* the command line is wrong: exit code 2 */
 };
 

@@ -134,3 +134,42 @@ const char *str_text(const struct str *str)
 {
     return str->data == NULL ? "" : str->data;
 }
+
+/* One word from *at on, which stands behind it afterwards. */
+static bool take_word(const char **at, struct str *word, struct err *err)
+{
+    char quote = '\0';
+    const char *c = *at;
+
+    for (; *c != '\0' && (quote != '\0' || strchr(" \t\n", *c) == NULL); c++) {
+        if (quote == '\0' && (*c == '\'' || *c == '"')) {
+            quote = *c;
+        } else if (*c == quote) {
+            quote = '\0';
+        } else {
+            c += *c == '\\' && quote != '\'' && c[1] != '\0';
+            str_add_len(word, c, 1);
+        }
+    }
+    *at = c;
+    return quote == '\0' || err_set(err, ERR_INVALID, "a %c does not end", quote);
+}
+
+bool str_words(struct arena *arena, const char *text, const char ***ret, size_t *ret_n,
+               struct err *err)
+{
+    const char **words = ARENA_ARRAY(arena, const char *, strlen(text) / 2 + 2);
+    size_t n = 0;
+
+    for (text += strspn(text, " \t\n"); *text != '\0'; text += strspn(text, " \t\n")) {
+        struct str word = {.arena = arena};
+
+        if (!take_word(&text, &word, err))
+            return false;
+        words[n++] = str_text(&word);
+    }
+    words[n] = NULL;
+    *ret = words;
+    *ret_n = n;
+    return true;
+}

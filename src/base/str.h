@@ -22,6 +22,11 @@ char *str_trim(char *text);
 MUST_CHECK bool str_to_int(const char *text, int64_t min, int64_t max, int64_t *ret,
                            struct err *err);
 
+/* Split as a shell does, with '...', "..." and \ but nothing else of it: a NULL-terminated array.
+ * ERR_INVALID: a quote that does not end. */
+MUST_CHECK bool str_words(struct arena *arena, const char *text, const char ***ret, size_t *ret_n,
+                          struct err *err);
+
 /* A growing buffer, always terminated. Start with {.arena = a}. */
 struct str {
     struct arena *arena;

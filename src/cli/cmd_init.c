@@ -8,6 +8,7 @@
 
 #include "cli/cli.h"
 #include "cli/deployment.h"
+#include "cli/make_store.h"
 #include "sys/fs.h"
 #include "sys/proc.h"
 #include "sys/random.h"
@@ -159,50 +160,11 @@ static bool write_files(struct arena *arena, const struct init *init, struct err
            write_file(arena, init->dir, "pgduet.conf", init->conf, 0644, err);
 }
 
-static bool create_lock(struct arena *arena, struct store *store, const char *node,
-                        const char *which, struct lock_id *ret, struct err *err)
+static bool load_and_make_store(struct arena *arena, const struct init *init, struct err *err)
 {
-    return lock_create(store_lock_path(store, arena, node, which), ret, err);
-}
-
-static bool fill_store(struct arena *arena, const struct conf *conf, struct store *store,
-                       struct err *err)
-{
-    struct cluster_record cluster = {
-        .name = conf->cluster_name,
-        .created = clock_wall_iso(arena),
-        .nonce = random_hex(arena, 16),
-        .n_nodes = conf->n_nodes,
-    };
-    struct config_record config = {.paused = false};
-
-    for (size_t i = 0; i < conf->n_nodes; i++) {
-        struct cluster_node *node = &cluster.nodes[i];
-        struct member_record member = {
-            .name = conf->nodes[i].name,
-            .host = conf->nodes[i].host,
-            .port = conf->nodes[i].port,
-            .wish = "stop",
-            .since = cluster.created,
-        };
-
-        node->name = conf->nodes[i].name;
-        if (!create_lock(arena, store, node->name, "guard", &node->guard_lock, err) ||
-            !create_lock(arena, store, node->name, "postgres", &node->postgres_lock, err) ||
-            !member_put(store, &member, err))
-            return false;
-    }
-    return config_put(store, &config, err) && cluster_put(store, &cluster, err);
-}
-
-static bool make_store(struct arena *arena, const struct init *init, struct err *err)
-{
-    AUTO_STORE store = NULL;
-    const char *dir = path_join(arena, init->dir, "store");
     struct conf conf;
 
-    return conf_load(arena, init->dir, &conf, err) && store_create(dir, err) &&
-           store_open(dir, &store, err) && fill_store(arena, &conf, store, err);
+    return conf_load(arena, init->dir, &conf, err) && make_store(arena, &conf, err);
 }
 
 /* Only what this run made: the directory was absent or empty when it began. */
@@ -239,7 +201,7 @@ static bool create(struct arena *arena, struct init *init, struct err *err)
     if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0 || !fs_is_empty_dir(init->dir))
         return err_set(err, ERR_CONFLICT, "another 'pgduet init' works in %s", init->dir);
     if (give_away(init->dir, uid, gid, err) && user_become_owner(init->dir, err) &&
-        write_files(arena, init, err) && make_store(arena, init, err) &&
+        write_files(arena, init, err) && load_and_make_store(arena, init, err) &&
         fs_sync_tree(init->dir, err)) /* all at once: one journal commit instead of thirty */
         return true;
     take_back(arena, init);

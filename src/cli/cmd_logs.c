@@ -40,7 +40,7 @@ static bool list_files(struct arena *arena, const struct source *source, const c
     if (!fs_list(arena, source->dir, &names, &n, err))
         return false;
     for (size_t i = 0; i < n; i++)
-        if (str_starts(names[i], "postgresql-") && str_ends(names[i], ".log"))
+        if (conf_is_server_log(source->node->log_name, names[i]))
             names[kept++] = path_join(arena, source->dir, names[i]);
     *ret = names;
     *ret_n = kept;

@@ -151,6 +151,25 @@ static void tell_added(struct cli *cli, const struct deployment *deployment,
     print_json(root);
 }
 
+static void tell_exists(struct cli *cli, const struct deployment *deployment,
+                        const struct user_spec *spec, bool json)
+{
+    struct secret kept = {0};
+    json_t *root;
+
+    if (!json) {
+        printf("user '%s' exists already in database '%s'%s%s%s; its password stays as it was "
+               "('pgduet user password %s' sets a new one)\n",
+               spec->name, deployment->conf.database, spec->schema != NULL ? ", schema '" : "",
+               spec->schema != NULL ? spec->schema : "", spec->schema != NULL ? "' too" : "",
+               spec->name);
+        return;
+    }
+    root = access_json(cli, deployment, spec->name, &kept);
+    json_object_set_new(root, "created", json_false());
+    print_json(root);
+}
+
 static int create_run(struct cli *cli)
 {
     struct err err = ERR_INIT;
@@ -165,6 +184,8 @@ static int create_run(struct cli *cli)
         {"schema", 0, CLI_TEXT, &spec.schema, "S", "make this schema, owned by the user"},
         {"createdb", 0, CLI_FLAG, &spec.createdb, NULL, "let the user create databases"},
         {"password-stdin", 0, CLI_FLAG, &from_stdin, NULL, "read the password from standard input"},
+        {"if-not-exists", 0, CLI_FLAG, &spec.if_not_exists, NULL,
+         "leave alone what exists already"},
         {"json", 0, CLI_FLAG, &json, NULL, "print JSON"},
     };
 
@@ -177,6 +198,8 @@ static int create_run(struct cli *cli)
         return cli_fail(&err);
     if (created == USER_CREATED)
         tell_created(cli, &deployment, &spec, &secret, json);
+    else if (created == USER_EXISTS)
+        tell_exists(cli, &deployment, &spec, json);
     else
         tell_added(cli, &deployment, &spec, &secret, json);
     return EXIT_OK;

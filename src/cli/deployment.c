@@ -18,7 +18,7 @@ bool deployment_open(struct cli *cli, struct deployment *ret, struct err *err)
     if (!conf_find_dir(cli->arena, cli->dir, &dir, err) || !user_become_owner(dir, err) ||
         !conf_load(cli->arena, dir, &ret->conf, err))
         return false;
-    if (!store_open(conf_store_dir(cli->arena, &ret->conf), &ret->store, err))
+    if (!store_open(ret->conf.store_dir, &ret->store, err))
         return err_wrap(err, "the cluster's store");
     return deployment_refresh(cli->arena, ret, err);
 }

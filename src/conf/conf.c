@@ -312,7 +312,30 @@ static bool read_env(struct reader *reader, const char *text, struct err *err)
         return false;
     return read_password(&env, "POSTGRES_ADMIN_PASSWORD", &reader->conf.admin_password, err) &&
            read_password(&env, "POSTGRES_REPLICATION_PASSWORD", &reader->conf.replication_password,
-                         err);
+                         err) &&
+           read_password(&env, "POSTGRES_PASSWORD", &reader->conf.user_password, err);
+}
+
+/* What [cluster] says about nodes and hosts. */
+static bool check_cluster(const struct reader *reader, struct err *err)
+{
+    const struct conf *conf = &reader->conf;
+    const char *host;
+    int port;
+
+    if (conf->this_node[0] != '\0' && conf_find_node(conf, conf->this_node) == NULL) {
+        err_set(err, ERR_INVALID, "this_node: there is no [node %s]", conf->this_node);
+        return invalid_line(conf->lines[settings_find("cluster", "this_node")], err);
+    }
+    if (conf->upstream[0] != '\0' && !conf_upstream(reader->arena, conf, &host, &port)) {
+        err_set(err, ERR_INVALID, "upstream: '%s' is not HOST:PORT", conf->upstream);
+        return invalid_line(conf->lines[settings_find("cluster", "upstream")], err);
+    }
+    if (conf->upstream[0] != '\0' && conf->n_nodes > 1) {
+        err_set(err, ERR_INVALID, "upstream: only a cluster of one node can follow another one");
+        return invalid_line(conf->lines[settings_find("cluster", "upstream")], err);
+    }
+    return true;
 }
 
 bool conf_parse(struct arena *arena, const char *dir, const char *conf_text, const char *env_text,
@@ -329,7 +352,8 @@ bool conf_parse(struct arena *arena, const char *dir, const char *conf_text, con
     for (size_t i = 0; i < ini.n; i++)
         if (!take_entry(&reader, &ini.entries[i], err))
             return false;
-    if (!check_nodes(&reader, err) || !read_env(&reader, env_text, err))
+    if (!check_nodes(&reader, err) || !check_cluster(&reader, err) ||
+        !read_env(&reader, env_text, err))
         return false;
     *ret = reader.conf;
     return true;
@@ -447,9 +471,35 @@ const struct conf_node *conf_find_node(const struct conf *conf, const char *name
     return NULL;
 }
 
-const char *conf_store_dir(struct arena *arena, const struct conf *conf)
+bool conf_node_is_here(const struct conf *conf, const struct conf_node *node)
 {
-    return path_join(arena, conf->dir, "store");
+    return conf->this_node[0] == '\0' || str_equal(conf->this_node, node->name);
+}
+
+bool conf_is_server_log(const char *log_name, const char *name)
+{
+    size_t len = strlen(log_name);
+
+    /* the date: "postgresql" must not match "postgresql-slave-..." */
+    return strncmp(name, log_name, len) == 0 && name[len] == '-' &&
+           isdigit((unsigned char)name[len + 1]) && str_ends(name, ".log");
+}
+
+bool conf_upstream(struct arena *arena, const struct conf *conf, const char **ret_host,
+                   int *ret_port)
+{
+    const char *colon = strrchr(conf->upstream, ':');
+    struct err ignored = ERR_INIT;
+    int64_t port;
+
+    if (colon == NULL || colon == conf->upstream ||
+        !str_to_int(colon + 1, 1, 65535, &port, &ignored))
+        return false;
+    *ret_host = conf->upstream[0] == '[' && colon[-1] == ']'
+                    ? str_ndup(arena, conf->upstream + 1, (size_t)(colon - conf->upstream) - 2)
+                    : str_ndup(arena, conf->upstream, (size_t)(colon - conf->upstream));
+    *ret_port = (int)port;
+    return true;
 }
 
 const char *conf_run_dir(struct arena *arena, const struct conf *conf)
@@ -467,7 +517,8 @@ static bool node_memory(struct arena *arena, const struct conf *conf, const stru
                         uint64_t *ret_kib, const char **ret_why, struct err *err)
 {
     double gb = 1024.0 * 1024.0;
-    uint64_t share = machine->memory_kib / conf->n_nodes / 1024 * 1024; /* whole MB read better */
+    size_t nodes = conf->this_node[0] != '\0' ? 1 : conf->n_nodes;
+    uint64_t share = machine->memory_kib / nodes / 1024 * 1024; /* whole MB read better */
     struct sizing preset;
 
     if (sizing_preset(conf->memory, ret_kib, &preset)) {
@@ -480,12 +531,12 @@ static bool node_memory(struct arena *arena, const struct conf *conf, const stru
         return sizing_parse_memory(conf->memory, ret_kib, err);
     }
     *ret_kib = share;
-    *ret_why = conf->n_nodes == 1
+    *ret_why = nodes == 1
                    ? str_fmt(arena, "all %.1f GB of this machine (%s)",
                              (double)machine->memory_kib / gb, machine->memory_source)
                    : str_fmt(arena, "%.1f GB: this machine's %.1f GB (%s) divided by %zu nodes",
                              (double)share / gb, (double)machine->memory_kib / gb,
-                             machine->memory_source, conf->n_nodes);
+                             machine->memory_source, nodes);
     return true;
 }
 

@@ -15,6 +15,7 @@ struct conf_node {
     int port;
     const char *data_dir; /* absolute */
     const char *log_dir;  /* absolute */
+    const char *log_name; /* its log files are log_dir/log_name-YYYY-MM-DD.log */
     int line;
 };
 
@@ -31,6 +32,13 @@ struct conf {
     /* [cluster] */
     const char *cluster_name;
     const char *database;
+    const char *user;             /* made with the cluster, password in .env; "": none */
+    const char *user_rights;      /* owner, superuser */
+    const char *replication_user; /* as whom replicas connect */
+    const char *init_scripts;     /* absolute: a directory, or "" */
+    const char *upstream;         /* HOST:PORT of a primary outside, which this cluster follows */
+    const char *store_dir;        /* absolute */
+    const char *this_node;        /* the only node of this machine or container; "": all are here */
     msec start_timeout;
     msec stop_timeout;
 
@@ -39,8 +47,12 @@ struct conf {
     const char *memory; /* auto, a preset's name or a size */
     enum workload workload;
     int max_connections;
-    const char *listen; /* listen_addresses */
-    const char *locale; /* "" for C.UTF-8 */
+    const char *listen;      /* listen_addresses */
+    const char *locale;      /* "" for C.UTF-8 */
+    const char *initdb_args; /* further arguments, in a shell's quoting */
+    const char *local_auth;  /* scram-sha-256, peer */
+    const char *allow_trust; /* off, on */
+    const char *log_to; /* files, stderr */
     int log_retention_days;
     const char *primary_file; /* absolute: config/primary.conf */
     const char *replica_file;
@@ -56,6 +68,7 @@ struct conf {
     /* .env; NULL when not set there */
     const char *admin_password;
     const char *replication_password;
+    const char *user_password;
 };
 
 /* The deployment directory: explicit (-C), $PGDUET_DIR, the working directory or one of its
@@ -72,6 +85,16 @@ MUST_CHECK bool conf_parse(struct arena *arena, const char *dir, const char *con
 
 /* Are the passwords set without which no server may start? ERR_INVALID, with a hint. */
 MUST_CHECK bool conf_check_secrets(const struct conf *conf, struct err *err);
+
+/* Does the node run on this machine, or in this container? Others are reached over TCP only. */
+bool conf_node_is_here(const struct conf *conf, const struct conf_node *node);
+
+/* Is `name` one of the server's daily log files, which begin with [node] log_name? */
+bool conf_is_server_log(const char *log_name, const char *name);
+
+/* [cluster] upstream as host and port; false when there is none. */
+bool conf_upstream(struct arena *arena, const struct conf *conf, const char **ret_host,
+                   int *ret_port);
 
 /* NULL when there is no such node, or `name` is NULL. */
 const struct conf_node *conf_find_node(const struct conf *conf, const char *name);
@@ -93,7 +116,6 @@ const char *conf_template(struct arena *arena, const char *cluster_name, int n_n
                           const char *memory, int first_port);
 
 /* Paths below the deployment directory. */
-const char *conf_store_dir(struct arena *arena, const struct conf *conf);
 const char *conf_run_dir(struct arena *arena, const struct conf *conf);
 const char *conf_node_run_dir(struct arena *arena, const struct conf *conf, const char *node);
 /* Memory settings of one node: preset, size or auto (split between the nodes that share this

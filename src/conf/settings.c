@@ -17,6 +17,7 @@ enum type {
     TYPE_DAYS,     /* a duration of whole days, min..max */
     TYPE_MEMORY,
     TYPE_WORKLOAD,
+    TYPE_CHOICE, /* one of the words in `punctuation` */
 };
 
 struct row {
@@ -37,6 +38,26 @@ static const struct row rows[] = {
      TYPE_TEXT, CONF(cluster_name), 1, 63, "_-."},
     {{"cluster", "database", "myapp", "Database that is made at the first start."},
      TYPE_TEXT, CONF(database), 1, 63, NULL},
+    {{"cluster", "user", "",
+      "User that is made together with the cluster, with POSTGRES_PASSWORD of .env; empty: none."},
+     TYPE_TEXT, CONF(user), 0, 63, NULL},
+    {{"cluster", "user_rights", "owner",
+      "owner: of the database, may make further ones; superuser: everything."},
+     TYPE_CHOICE, CONF(user_rights), 0, 0, "owner superuser"},
+    {{"cluster", "init_scripts", "",
+      "Directory of *.sh, *.sql, *.sql.gz, *.sql.xz and *.sql.zst that are run once, when the\n"
+      "cluster is made, in the order of their names; empty: none."},
+     TYPE_PATH, CONF(init_scripts), 0, 0, NULL},
+    {{"cluster", "replication_user", "pgduet_replicator", "As whom replicas connect."},
+     TYPE_TEXT, CONF(replication_user), 1, 63, "_"},
+    {{"cluster", "upstream", "",
+      "HOST:PORT of a primary outside this cluster, which its nodes follow; empty: none."},
+     TYPE_TEXT, CONF(upstream), 0, 260, ".:-_[]"},
+    {{"cluster", "store", "store", "Directory of the store, which all nodes share."},
+     TYPE_PATH, CONF(store_dir), 1, 0, NULL},
+    {{"cluster", "this_node", "",
+      "The only node of this machine or container; empty: all of them run here."},
+     TYPE_TEXT, CONF(this_node), 0, 32, "_-"},
     {{"cluster", "start_timeout", "10min",
       "How long `up` waits until every node serves."},
      TYPE_DURATION, CONF(start_timeout), SECOND, 7LL * DAY, NULL},
@@ -60,6 +81,19 @@ static const struct row rows[] = {
      TYPE_TEXT, CONF(listen), 1, 1000, ".:-_*, "},
     {{"postgres", "locale", "", "Locale of new databases; empty: C.UTF-8."},
      TYPE_TEXT, CONF(locale), 0, 63, "_-.@"},
+    {{"postgres", "initdb_args", "", "Further arguments of initdb."},
+     TYPE_TEXT, CONF(initdb_args), 0, 1000, NULL},
+    {{"postgres", "local_auth", "scram-sha-256",
+      "How connections through the socket log in: scram-sha-256, or peer: the user who runs the\n"
+      "server may be any role, without a password."},
+     TYPE_CHOICE, CONF(local_auth), 0, 0, "scram-sha-256 peer"},
+    {{"postgres", "allow_trust", "off",
+      "on: hba_file may have lines with trust, which let anybody in. For throw-away servers only."},
+     TYPE_CHOICE, CONF(allow_trust), 0, 0, "off on"},
+    {{"postgres", "log_to", "files",
+      "Where the servers log: files, one a day in each node's directory, or stderr, which is that\n"
+      "of the container."},
+     TYPE_CHOICE, CONF(log_to), 0, 0, "files stderr"},
     {{"postgres", "log_retention", "14d", "How long daily log files are kept."},
      TYPE_DAYS, CONF(log_retention_days), 1, 3650, NULL},
     {{"postgres", "primary_file", "config/primary.conf", "Extra settings while a node is the primary."},
@@ -77,6 +111,8 @@ static const struct row rows[] = {
      TYPE_PATH, NODE(data_dir), 1, 0, NULL},
     {{"node", "logs", "logs/NAME", "Directory of its log files."},
      TYPE_PATH, NODE(log_dir), 1, 0, NULL},
+    {{"node", "log_name", "postgresql", "First part of their names."},
+     TYPE_TEXT, NODE(log_name), 1, 63, "_-."},
 };
 
 static const char *const workloads[] = {
@@ -195,6 +231,18 @@ bool settings_check_text(const char *text, int64_t min, int64_t max, const char 
     return true;
 }
 
+static bool store_choice(const char *words, const char *text, const char **ret, struct err *err)
+{
+    size_t len = strlen(text);
+
+    for (const char *p = words; *p != '\0'; p += strcspn(p, " "), p += *p == ' ')
+        if (strcspn(p, " ") == len && strncmp(p, text, len) == 0) {
+            *ret = text;
+            return true;
+        }
+    return err_set(err, ERR_INVALID, "'%s' is not one of: %s", text, words);
+}
+
 static bool store_path(struct arena *arena, const char *dir, const struct row *row,
                        const char *text, const char **ret, struct err *err)
 {
@@ -264,6 +312,8 @@ bool settings_store(struct arena *arena, const char *dir, int number, const char
         return store_memory(text, field, err);
     case TYPE_WORKLOAD:
         return parse_workload(text, field, err);
+    case TYPE_CHOICE:
+        return store_choice(row->punctuation, text, field, err);
     }
     abort();
 }
@@ -343,6 +393,7 @@ const char *conf_setting_value(struct arena *arena, const struct conf *conf, siz
     switch (row->type) {
     case TYPE_TEXT:
     case TYPE_MEMORY:
+    case TYPE_CHOICE:
         return *(const char *const *)field;
     case TYPE_PATH:
         text = *(const char *const *)field;

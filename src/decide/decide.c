@@ -47,6 +47,8 @@ static struct decision decide_without_data(const struct view *v)
     if (v->leader_state == LEADER_VIEW_NONE)
         return decide_unclaimed(v);
     if (v->leader_is_self) {
+        if (v->leader_state == LEADER_VIEW_BOOTSTRAP && v->gave_up)
+            return stuck("the cluster could not be made; a restart of the node tries it anew");
         if (v->leader_state == LEADER_VIEW_BOOTSTRAP)
             return act(ACT_BOOTSTRAP, ROLE_PRIMARY, "this node creates the cluster");
         return stuck("this node leads, but its data directory is gone");
@@ -102,6 +104,25 @@ static struct decision decide_server_up(const struct view *v)
     return none(role, v->leader_is_self ? "primary, as recorded" : "replica of the leader");
 }
 
+/* A cluster of its own that follows another one's primary. Its role lives in the data directory:
+ * promoted by hand it is a primary from then on, whatever the configuration still says. */
+static struct decision decide_upstream(const struct view *v)
+{
+    if (v->data == DATA_NONE)
+        return act(ACT_CLONE, ROLE_REPLICA, "no data yet; the upstream can be copied");
+    if (v->server == SERVER_DOWN && !v->data_is_replica)
+        return act(ACT_START, ROLE_PRIMARY, "it was promoted and no longer follows the upstream");
+    if (v->server == SERVER_DOWN)
+        return act(ACT_START, ROLE_REPLICA, "it follows the upstream");
+    if (v->restart_wanted)
+        return act(ACT_STOP, ROLE_REPLICA, "a restart was asked for");
+    if (!v->role_known)
+        return none(ROLE_REPLICA, "waiting for the server's answer");
+    if (v->in_recovery)
+        return none(ROLE_REPLICA, "replica of the upstream");
+    return act(ACT_SERVE, ROLE_PRIMARY, "it was promoted and no longer follows the upstream");
+}
+
 static unsigned reconcile_flags(const struct view *v, const struct decision *d)
 {
     unsigned flags = 0;
@@ -131,6 +152,8 @@ static struct decision decide_role(const struct view *v)
 {
     if (v->data == DATA_FOREIGN)
         return stuck("the data directory is not of this cluster; it is left alone");
+    if (v->has_upstream && v->leader_state == LEADER_VIEW_NONE)
+        return decide_upstream(v);
     if (v->data == DATA_NONE)
         return decide_without_data(v);
     if (v->server == SERVER_DOWN)

@@ -35,6 +35,7 @@ struct view {
 
     /* the configuration */
     bool first_node;      /* listed first: it bootstraps */
+    bool has_upstream;    /* until somebody leads here, it follows a primary outside the cluster */
     bool other_data_seen; /* some node of the cluster has a data directory */
 
     /* this node */
@@ -46,6 +47,7 @@ struct view {
     bool role_known;   /* it has answered since it came up */
     uint32_t timeline; /* server up: its timeline */
     enum work work;    /* running now */
+    bool gave_up;      /* making the cluster failed in a way that only a person can mend */
     msec retry_at;     /* after failures: not before this time; 0: at once */
 
     /* reconciliation */

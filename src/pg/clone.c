@@ -134,14 +134,14 @@ bool clone_base_backup(struct arena *arena, const struct conf *conf, const struc
         "-p",
         str_fmt(arena, "%d", leader->port),
         "-U",
-        PG_REPLICATION_USER,
+        conf->replication_user,
         "--no-password",
         "--checkpoint=fast",
         "--wal-method=stream",
-        "--slot",
-        server_slot_name(arena, self->name),
         "--no-sync",
         "--progress",
+        leader->name[0] != '\0' ? "--slot" : NULL,
+        server_slot_name(arena, self->name),
         NULL,
     };
     const char *passfile = path_join(arena, conf_run_dir(arena, conf), "replication.pgpass");
@@ -155,7 +155,7 @@ bool clone_base_backup(struct arena *arena, const struct conf *conf, const struc
             &(struct proc_spec){
                 .argv = argv, .env = env, .on_stderr = on_progress, .on_stderr_data = &sink},
             arena, &result, err))
-        return err_wrap(err, "base backup from %s", leader->name);
+        return err_wrap(err, "base backup from %s:%d", leader->host, leader->port);
     return true;
 }
 

@@ -64,7 +64,7 @@ struct sql_target server_target(struct arena *arena, const struct conf *conf,
                                 const struct conf_node *node, const char *database,
                                 const char *application_name)
 {
-    const char *dir = socket_dir(arena, conf);
+    const char *dir = conf_node_is_here(conf, node) ? socket_dir(arena, conf) : NULL;
 
     return (struct sql_target){
         .host = dir != NULL ? dir : node->host,
@@ -228,7 +228,8 @@ static const char *conninfo(struct arena *arena, const struct server_conf_in *in
     return str_fmt(arena,
                    "host=%s port=%d user=%s passfile=%s application_name=%s connect_timeout=5 "
                    "keepalives_idle=10 keepalives_interval=5 keepalives_count=3",
-                   conninfo_quote(arena, in->leader->host), in->leader->port, PG_REPLICATION_USER,
+                   conninfo_quote(arena, in->leader->host), in->leader->port,
+                   conninfo_quote(arena, in->conf->replication_user),
                    conninfo_quote(arena, passfile_path(arena, in->conf)),
                    conninfo_quote(arena, in->node->name));
 }
@@ -252,6 +253,7 @@ static void add_safety(struct arena *arena, const struct server_conf_in *in, boo
 {
     const char *sockets = socket_dir(arena, in->conf);
     bool follows = !in->is_primary && in->leader != NULL;
+    bool slot = follows && in->leader->name[0] != '\0';
 
     add(arena, list, "cluster_name", in->node->name);
     add(arena, list, "listen_addresses", in->conf->listen);
@@ -261,12 +263,12 @@ static void add_safety(struct arena *arena, const struct server_conf_in *in, boo
     add(arena, list, "full_page_writes", "on");
     add(arena, list, "hot_standby", "on");
     add(arena, list, "password_encryption", "scram-sha-256");
-    add(arena, list, "logging_collector", "on");
+    add(arena, list, "logging_collector", str_equal(in->conf->log_to, "files") ? "on" : "off");
     add(arena, list, "log_destination", "stderr");
     add(arena, list, "log_directory", in->node->log_dir);
-    add(arena, list, "log_filename", "postgresql-%Y-%m-%d.log");
+    add(arena, list, "log_filename", str_fmt(arena, "%s-%%Y-%%m-%%d.log", in->node->log_name));
     add(arena, list, "primary_conninfo", follows ? conninfo(arena, in) : "");
-    add(arena, list, "primary_slot_name", follows ? server_slot_name(arena, in->node->name) : "");
+    add(arena, list, "primary_slot_name", slot ? server_slot_name(arena, in->node->name) : "");
     add(arena, list, "recovery_target_timeline", "latest");
     if (!checksums)
         add(arena, list, "wal_log_hints", "on"); /* pg_rewind needs one of the two */
@@ -347,7 +349,7 @@ bool server_conf_write_passfile(struct arena *arena, const struct conf *conf, st
 {
     struct str line = {.arena = arena};
 
-    str_addf(&line, "*:*:*:%s:", PG_REPLICATION_USER);
+    str_addf(&line, "*:*:*:%s:", conf->replication_user);
     for (const char *p = conf->replication_password; *p != '\0'; p++) {
         if (*p == ':' || *p == '\\')
             str_add(&line, "\\");

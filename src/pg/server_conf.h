@@ -9,7 +9,6 @@
 #include "pg/sql.h"
 
 #define PG_SUPERUSER "postgres"
-#define PG_REPLICATION_USER "pgduet_replicator"
 
 struct server_conf_in {
     const struct conf *conf;
@@ -17,7 +16,8 @@ struct server_conf_in {
     const struct pg_bin *bin;
     const char *data_dir; /* where to write; a clone in progress is not node->data_dir */
     bool is_primary;
-    const struct conf_node *leader; /* whom a replica follows; NULL: nobody yet */
+    const struct conf_node *leader; /* whom a replica follows; NULL: nobody yet. Without a
+                                     * name: outside of the cluster, no slot for us there */
 };
 
 /* Check all sources and replace the generated files in data_dir. Nothing is replaced when a source

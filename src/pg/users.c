@@ -181,10 +181,11 @@ static bool extend_path(struct arena *arena, PGconn *conn, const struct user_spe
 }
 
 static bool check_schema_is_new(struct arena *arena, PGconn *conn, const struct user_spec *spec,
-                                struct err *err)
+                                bool *ret_exists, struct err *err)
 {
     const char *owner = NULL;
 
+    *ret_exists = false;
     if (!query_one(arena, conn,
                    "SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = $1",
                    spec->schema, &owner, err))
@@ -196,6 +197,9 @@ static bool check_schema_is_new(struct arena *arena, PGconn *conn, const struct 
                 owner);
         return err_hint(err, "choose another name for the schema");
     }
+    *ret_exists = true;
+    if (spec->if_not_exists)
+        return true;
     err_set(err, ERR_CONFLICT, "user '%s' exists already and owns schema '%s'", spec->name,
             spec->schema);
     return err_hint(err, "`pgduet user password` sets a new password");
@@ -227,14 +231,16 @@ static bool create_in_transaction(struct arena *arena, PGconn *conn, const struc
 {
     const char *role = sql_ident(arena, conn, spec->name);
     const char *oid = NULL;
+    bool exists;
 
     if (!silence_log(conn, err) || !find_role(arena, conn, spec->name, &oid, err))
         return false;
-    if (oid != NULL && spec->schema == NULL) {
+    exists = oid != NULL && spec->schema == NULL;
+    if (exists && !spec->if_not_exists) {
         err_set(err, ERR_CONFLICT, "user '%s' exists already", spec->name);
         return err_hint(err, "`pgduet user password` sets a new password");
     }
-    if (spec->schema != NULL && !check_schema_is_new(arena, conn, spec, err))
+    if (spec->schema != NULL && !check_schema_is_new(arena, conn, spec, &exists, err))
         return false;
     if (oid == NULL && !create_role(arena, conn, spec, err))
         return false;
@@ -246,10 +252,10 @@ static bool create_in_transaction(struct arena *arena, PGconn *conn, const struc
                            sql_ident(arena, conn, PQdb(conn)), role),
                    err))
         return false;
-    if (spec->schema != NULL ? !add_schema(arena, conn, spec, oid, err)
-                             : !grant_public(arena, conn, spec, err))
+    if (spec->schema == NULL ? !grant_public(arena, conn, spec, err)
+                             : !exists && !add_schema(arena, conn, spec, oid, err))
         return false;
-    *ret = oid == NULL ? USER_CREATED : USER_SCHEMA_ADDED;
+    *ret = oid == NULL ? USER_CREATED : exists ? USER_EXISTS : USER_SCHEMA_ADDED;
     return true;
 }
 
@@ -270,6 +276,31 @@ bool user_create(struct arena *arena, PGconn *conn, const struct user_spec *spec
         return false;
     *ret = created;
     return true;
+}
+
+static bool create_first(struct arena *arena, PGconn *conn, const char *name, const char *password,
+                         bool superuser, struct err *err)
+{
+    const char *role = sql_ident(arena, conn, name);
+    const char *verifier = NULL;
+
+    return silence_log(conn, err) && make_verifier(arena, conn, name, password, &verifier, err) &&
+           exec_text(conn,
+                     str_fmt(arena, "CREATE ROLE %s LOGIN CREATEDB%s PASSWORD %s", role,
+                             superuser ? " SUPERUSER CREATEROLE REPLICATION BYPASSRLS" : "",
+                             verifier),
+                     err) &&
+           exec_text(conn,
+                     str_fmt(arena, "ALTER DATABASE %s OWNER TO %s",
+                             sql_ident(arena, conn, PQdb(conn)), role),
+                     err);
+}
+
+bool user_create_first(struct arena *arena, PGconn *conn, const char *name, const char *password,
+                       bool superuser, struct err *err)
+{
+    return user_check_name(name, PQuser(conn), err) && begin(conn, err) &&
+           finish(conn, create_first(arena, conn, name, password, superuser, err), err);
 }
 
 static bool not_found(const char *name, struct err *err)

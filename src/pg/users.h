@@ -9,9 +9,15 @@ struct user_spec {
     const char *password; /* clear; NULL leaves an existing one alone */
     const char *schema;   /* NULL: public */
     bool createdb;
+    bool if_not_exists; /* what exists already is left alone and no error */
 };
 
-enum user_created { USER_CREATED, USER_SCHEMA_ADDED };
+enum user_created { USER_CREATED, USER_SCHEMA_ADDED, USER_EXISTS };
+
+/* The user that comes with a new cluster: owner of `conn`'s database, who may make further ones, or
+ * a superuser beside it. Errors as of user_create. */
+MUST_CHECK bool user_create_first(struct arena *arena, PGconn *conn, const char *name,
+                                  const char *password, bool superuser, struct err *err);
 
 /* Create, or add the schema to an existing user and keep its password. `conn` is a superuser's, to
  * the cluster's database. ERR_CONFLICT: exists already and nothing is to be added (hint: `user

@@ -523,7 +523,7 @@ static void paths_lie_below_the_directory(void **state)
     struct conf conf = parse(arena, NODES, NULL);
 
     (void)state;
-    assert_string_equal(conf_store_dir(arena, &conf), DIR "/store");
+    assert_string_equal(conf.store_dir, DIR "/store");
     assert_string_equal(conf_run_dir(arena, &conf), DIR "/run");
     assert_string_equal(conf_node_run_dir(arena, &conf, "pg1"), DIR "/run/pg1");
 }

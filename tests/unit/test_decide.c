@@ -39,6 +39,8 @@ static const struct {
     {"complete: say that it serves", {STORE, .leader_state = LEADER_VIEW_BOOTSTRAP, .leader_is_self = true, .data = DATA_OURS, UP, .objects_checked = true}, ACT_SERVE, ROLE_PRIMARY, RECONCILE_OBJECTS, false},
     {"a leader whose data is gone never starts over", {LEADS, .first_node = true}, ACT_NONE, ROLE_NONE, 0, true},
 
+    {"a failure that only a person mends", {STORE, .leader_state = LEADER_VIEW_BOOTSTRAP, .leader_is_self = true, .gave_up = true}, ACT_NONE, ROLE_NONE, 0, true},
+
     /* clone */
     {"wait until there is something to copy", {STORE, .leader_state = LEADER_VIEW_BOOTSTRAP}, ACT_NONE, ROLE_REPLICA, 0, false},
     {"copy the seed while the cluster is new", {STORE, .leader_state = LEADER_VIEW_BOOTSTRAP, .seed_usable = true}, ACT_CLONE_SEED, ROLE_REPLICA, 0, false},
@@ -48,6 +50,15 @@ static const struct {
     {"a failed copy waits before the next try", {FOLLOWS, .now = 10, .retry_at = 11}, ACT_NONE, ROLE_REPLICA, 0, false},
     {"and then tries again", {FOLLOWS, .now = 11, .retry_at = 11}, ACT_CLONE, ROLE_REPLICA, 0, false},
     {"foreign data is left alone", {FOLLOWS, .data = DATA_FOREIGN}, ACT_NONE, ROLE_NONE, 0, true},
+
+    /* following an upstream */
+    {"a copy of the upstream", {.store_ok = true, .first_node = true, .has_upstream = true}, ACT_CLONE, ROLE_REPLICA, 0, false},
+    {"also when a copy was interrupted after its identity was known", {.store_ok = true, .cluster_known = true, .first_node = true, .has_upstream = true}, ACT_CLONE, ROLE_REPLICA, 0, false},
+    {"start as the upstream's replica", {.store_ok = true, .cluster_known = true, .has_upstream = true, .data = DATA_OURS, .data_is_replica = true}, ACT_START, ROLE_REPLICA, 0, false},
+    {"the upstream's replica in order", {.store_ok = true, .cluster_known = true, .has_upstream = true, .data = DATA_OURS, .data_is_replica = true, UP, .in_recovery = true}, ACT_NONE, ROLE_REPLICA, 0, false},
+    {"promoted by hand it leads from then on", {.store_ok = true, .cluster_known = true, .has_upstream = true, .data = DATA_OURS, UP}, ACT_SERVE, ROLE_PRIMARY, 0, false},
+    {"promoted and stopped: it does not follow again", {.store_ok = true, .cluster_known = true, .has_upstream = true, .data = DATA_OURS}, ACT_START, ROLE_PRIMARY, 0, false},
+    {"the record beats the upstream", {LEADS, .data = DATA_OURS, .has_upstream = true}, ACT_START, ROLE_PRIMARY, 0, false},
 
     /* cold start in any order, crash restart */
     {"the last leader starts as primary", {LEADS, .data = DATA_OURS}, ACT_START, ROLE_PRIMARY, 0, false},
@@ -134,6 +145,8 @@ static struct view random_view(uint32_t *seed)
         .leader_is_self = coin(seed),
         .leader_timeline = next(seed) % 2,
         .first_node = coin(seed),
+        .has_upstream = next(seed) % 4 == 0,
+        .gave_up = next(seed) % 4 == 0,
         .other_data_seen = coin(seed),
         .data = (enum data_state)(next(seed) % 3),
         .data_is_replica = coin(seed),
@@ -154,21 +167,25 @@ static struct view random_view(uint32_t *seed)
 /* Rules that no combination of inputs may break. */
 static void check_rules(const struct view *v, const struct decision *d)
 {
+    /* nobody leads yet, and the configuration names a primary outside */
+    bool outside = v->has_upstream && v->leader_state == LEADER_VIEW_NONE;
     bool claims = d->action == ACT_BOOTSTRAP && v->leader_state == LEADER_VIEW_NONE;
 
     assert_true(strlen(d->reason) > 0);
     /* never a primary that the record does not name, never a new cluster beside data */
     if (d->action == ACT_START && d->role == ROLE_PRIMARY)
-        assert_true(v->leader_is_self && !v->data_is_replica);
+        assert_true((v->leader_is_self || outside) && !v->data_is_replica);
     if (claims)
-        assert_true(v->first_node && !v->other_data_seen && !v->cluster_known);
+        assert_true(v->first_node && !v->has_upstream && !v->other_data_seen && !v->cluster_known);
     /* data directories are made only where there are none, servers started only on ours */
     if (d->action == ACT_CLONE || d->action == ACT_CLONE_SEED || d->action == ACT_BOOTSTRAP)
         assert_int_equal(v->data, DATA_NONE);
     if (d->action == ACT_START)
         assert_true(v->data == DATA_OURS && v->server == SERVER_DOWN);
     if (d->action == ACT_CLONE)
-        assert_false(v->leader_is_self);
+        assert_true(outside || !v->leader_is_self);
+    if (d->action == ACT_BOOTSTRAP && v->leader_state == LEADER_VIEW_BOOTSTRAP)
+        assert_false(v->gave_up);
     /* without a store nothing begins; told to stop, nothing but stopping happens */
     if (!v->store_ok && !v->stop_wanted)
         assert_true(d->action == ACT_NONE && d->reconcile == 0);
@@ -178,12 +195,12 @@ static void check_rules(const struct view *v, const struct decision *d)
     if (v->now < v->retry_at && !v->stop_wanted)
         assert_true(d->action == ACT_NONE || d->action == ACT_STOP);
     if (d->action == ACT_SERVE)
-        assert_true(v->leader_is_self && !v->in_recovery && v->server == SERVER_UP);
+        assert_true((v->leader_is_self || outside) && !v->in_recovery && v->server == SERVER_UP);
     if (d->reconcile != 0)
         assert_true(v->work == WORK_NONE &&
                     (v->server == SERVER_UP || (v->reload_wanted && v->server == SERVER_STARTING)));
     /* a store that lost its leader record stops nobody */
-    if (v->leader_state == LEADER_VIEW_NONE && !v->stop_wanted)
+    if (v->leader_state == LEADER_VIEW_NONE && !v->stop_wanted && !(outside && v->restart_wanted))
         assert_true(d->action != ACT_STOP);
 }
 

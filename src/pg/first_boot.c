@@ -1,0 +1,221 @@
+/* The first start, on the socket only. A cluster is taken into use after all of this or not at all:
+ * an interrupted or failed run leaves only a directory that the next one makes anew, so that init
+ * scripts never meet what they half did before. */
+#include "pg/first_boot.h"
+
+#include "pg/roles.h"
+#include "pg/server_conf.h"
+#include "pg/users.h"
+#include "sys/fs.h"
+#include "sys/proc.h"
+
+enum { START_TIMEOUT = 120000 };
+
+/* How a kind of init script is run; $0 is the script. As the official image: executable shell
+ * scripts by their own interpreter, others within a shell of ours. */
+#define PSQL "psql -v ON_ERROR_STOP=1 --no-psqlrc --no-password -q"
+static const struct kind {
+    const char *suffix;
+    const char *command;
+} kinds[] = {
+    {".sh", "if [ -x \"$0\" ]; then \"$0\"; else . \"$0\"; fi"},
+    {".sql", PSQL " -f \"$0\""},
+    {".sql.gz", "gunzip -c \"$0\" | " PSQL},
+    {".sql.xz", "xzcat \"$0\" | " PSQL},
+    {".sql.zst", "zstd -dcq \"$0\" | " PSQL},
+};
+
+static const struct kind *kind_of(const char *name)
+{
+    for (size_t i = 0; i < COUNT_OF(kinds); i++)
+        if (str_ends(name, kinds[i].suffix))
+            return &kinds[i];
+    return NULL;
+}
+
+static bool list_scripts(struct arena *arena, const struct conf *conf, const char ***ret,
+                         size_t *ret_n, struct err *err)
+{
+    *ret_n = 0;
+    return conf->init_scripts[0] == '\0' || !fs_exists(conf->init_scripts) ||
+           fs_list(arena, conf->init_scripts, ret, ret_n, err);
+}
+
+bool first_boot_wanted(struct arena *arena, const struct conf *conf)
+{
+    struct err ignored = ERR_INIT;
+    const char **names;
+    size_t n;
+
+    /* a directory that cannot be read is an error, which first_boot() tells */
+    return conf->user[0] != '\0' || !list_scripts(arena, conf, &names, &n, &ignored) || n > 0;
+}
+
+/* For the shell that pg_ctl gives the server's options to. */
+static const char *shell_quote(struct arena *arena, const char *text)
+{
+    struct str out = {.arena = arena};
+
+    str_add(&out, "'");
+    for (; *text != '\0'; text++)
+        str_add_len(&out, *text == '\'' ? "'\\''" : text, *text == '\'' ? 4 : 1);
+    str_add(&out, "'");
+    return str_text(&out);
+}
+
+static const char *log_path(struct arena *arena, const struct conf *conf,
+                            const struct conf_node *node)
+{
+    return path_join(arena, conf_node_run_dir(arena, conf, node->name), "first-boot.log");
+}
+
+/* Unsynced as initdb's files are: the directory is written to disk as a whole before its use. */
+static bool start(struct arena *arena, const struct conf *conf, const struct conf_node *node,
+                  const struct pg_bin *bin, const char *data_dir, struct err *err)
+{
+    const char *log = log_path(arena, conf, node);
+    struct sql_target target = server_target(arena, conf, node, "", "");
+    const char *options =
+        str_fmt(arena,
+                "-c listen_addresses=%s -c fsync=off -c full_page_writes=off "
+                "-c synchronous_commit=off -c synchronous_standby_names= -c archive_mode=off "
+                "-c logging_collector=off",
+                target.host[0] == '/' ? "''" : shell_quote(arena, target.host));
+    const char *argv[] = {pg_bin_path(arena, bin, "pg_ctl"),
+                          "start",
+                          "-w",
+                          "-s",
+                          "-D",
+                          data_dir,
+                          "-l",
+                          log,
+                          "-o",
+                          options,
+                          NULL};
+    struct proc_result result;
+    char *text;
+    struct err ignored = ERR_INIT;
+
+    unlink(log);
+    if (!fs_mkdirs(arena, path_parent(arena, log), 0755, err))
+        return false;
+    if (proc_run_ok(&(struct proc_spec){.argv = argv, .timeout = START_TIMEOUT}, arena, &result,
+                    err))
+        return true;
+    if (fs_read(arena, log, &text, NULL, &ignored))
+        fputs(text, stderr);
+    return err_wrap(err, "start the new cluster's server");
+}
+
+static bool stop(struct arena *arena, const struct pg_bin *bin, const char *data_dir,
+                 const char *mode, struct err *err)
+{
+    const char *argv[] = {
+        pg_bin_path(arena, bin, "pg_ctl"), "stop", "-w", "-s", "-D", data_dir, "-m", mode, NULL};
+    struct proc_result result;
+
+    return proc_run_ok(&(struct proc_spec){.argv = argv, .timeout = START_TIMEOUT}, arena, &result,
+                       err) ||
+           err_wrap(err, "stop the new cluster's server");
+}
+
+static bool make_objects(struct arena *arena, const struct conf *conf,
+                         const struct sql_target *target, struct err *err)
+{
+    struct sql_target admin = *target;
+    AUTO_PGCONN conn = NULL;
+    AUTO_PGCONN database = NULL;
+
+    admin.database = "postgres";
+    if (!sql_connect(&admin, 0, &conn, err) || !roles_ensure_database(arena, conf, conn, err))
+        return false;
+    if (conf->user[0] == '\0')
+        return true;
+    admin.database = conf->database;
+    return sql_connect(&admin, 0, &database, err) &&
+           (user_create_first(arena, database, conf->user, conf->user_password,
+                              str_equal(conf->user_rights, "superuser"), err) ||
+            err_wrap(err, "make the user %s", conf->user));
+}
+
+static void repeat(void *data, const char *chunk, size_t len)
+{
+    (void)data;
+    fwrite(chunk, 1, len, stderr);
+}
+
+/* Scripts work as the cluster's user, so that what they make is theirs. */
+static bool run_script(struct arena *arena, const struct conf *conf,
+                       const struct sql_target *target, const struct pg_bin *bin, const char *path,
+                       const struct kind *kind, struct err *err)
+{
+    const char *user = conf->user[0] != '\0' ? conf->user : PG_SUPERUSER;
+    const char *password = conf->user[0] != '\0' ? conf->user_password : conf->admin_password;
+    const char *old_path = getenv("PATH");
+    const char *const env[] = {
+        str_fmt(arena, "PATH=%s:%s", bin->dir, old_path != NULL ? old_path : "/usr/bin:/bin"),
+        str_fmt(arena, "PGHOST=%s", target->host),
+        str_fmt(arena, "PGPORT=%d", target->port),
+        str_fmt(arena, "PGUSER=%s", user),
+        str_fmt(arena, "PGPASSWORD=%s", password),
+        str_fmt(arena, "PGDATABASE=%s", conf->database),
+        str_fmt(arena, "POSTGRES_USER=%s", user),
+        str_fmt(arena, "POSTGRES_PASSWORD=%s", password),
+        str_fmt(arena, "POSTGRES_DB=%s", conf->database),
+        NULL};
+    const char *command = str_fmt(arena, "set -e -o pipefail; exec 1>&2; %s", kind->command);
+    const char *argv[] = {"bash", "-c", command, path, NULL};
+    struct proc_spec spec = {.argv = argv, .env = env, .on_stderr = repeat};
+    struct proc_result result;
+
+    fprintf(stderr, "running %s\n", path);
+    if (proc_run_ok(&spec, arena, &result, err))
+        return true;
+    err_wrap(err, "init script %s", path);
+    err->kind = ERR_SCRIPT;
+    return err_hint(err, "mend it and restart: the cluster is then made anew, nothing of this try "
+                         "is kept");
+}
+
+static bool run_scripts(struct arena *arena, const struct conf *conf,
+                        const struct sql_target *target, const struct pg_bin *bin,
+                        void (*progress)(void *data, const char *text), struct err *err)
+{
+    const char **names;
+    size_t n;
+
+    if (!list_scripts(arena, conf, &names, &n, err)) {
+        err->kind = ERR_SCRIPT;
+        return err_wrap(err, "init scripts");
+    }
+    for (size_t i = 0; i < n; i++) {
+        const char *path = path_join(arena, conf->init_scripts, names[i]);
+        const struct kind *kind = kind_of(names[i]);
+
+        if (kind == NULL || fs_is_dir(path)) {
+            fprintf(stderr, "ignoring %s\n", path);
+            continue;
+        }
+        progress(NULL, str_fmt(arena, "init script %s", names[i]));
+        if (!run_script(arena, conf, target, bin, path, kind, err))
+            return false;
+    }
+    return true;
+}
+
+bool first_boot(struct arena *arena, const struct conf *conf, const struct conf_node *node,
+                const struct pg_bin *bin, const char *data_dir,
+                void (*progress)(void *data, const char *text), struct err *err)
+{
+    struct sql_target target = server_target(arena, conf, node, conf->database, "pgduet");
+    struct err ignored = ERR_INIT;
+
+    progress(NULL, "filling the new cluster");
+    if (!start(arena, conf, node, bin, data_dir, err))
+        return false;
+    if (make_objects(arena, conf, &target, err) &&
+        run_scripts(arena, conf, &target, bin, progress, err))
+        return stop(arena, bin, data_dir, "fast", err);
+    (void)!stop(arena, bin, data_dir, "immediate", &ignored);
+    return false;
+}
