@@ -3,13 +3,16 @@
  * scripts never meet what they half did before. */
 #include "pg/first_boot.h"
 
+#include <signal.h>
+
+#include "pg/pidfile.h"
 #include "pg/roles.h"
 #include "pg/server_conf.h"
 #include "pg/users.h"
 #include "sys/fs.h"
 #include "sys/proc.h"
 
-enum { START_TIMEOUT = 120000 };
+enum { START_TIMEOUT = 120000, LOOK_EVERY = 5 };
 
 /* How a kind of init script is run; $0 is the script. As the official image: executable shell
  * scripts by their own interpreter, others within a shell of ours. */
@@ -51,72 +54,84 @@ bool first_boot_wanted(struct arena *arena, const struct conf *conf)
     return conf->user[0] != '\0' || !list_scripts(arena, conf, &names, &n, &ignored) || n > 0;
 }
 
-/* For the shell that pg_ctl gives the server's options to. */
-static const char *shell_quote(struct arena *arena, const char *text)
-{
-    struct str out = {.arena = arena};
-
-    str_add(&out, "'");
-    for (; *text != '\0'; text++)
-        str_add_len(&out, *text == '\'' ? "'\\''" : text, *text == '\'' ? 4 : 1);
-    str_add(&out, "'");
-    return str_text(&out);
-}
-
 static const char *log_path(struct arena *arena, const struct conf *conf,
                             const struct conf_node *node)
 {
     return path_join(arena, conf_node_run_dir(arena, conf, node->name), "first-boot.log");
 }
 
-/* Unsynced as initdb's files are: the directory is written to disk as a whole before its use. */
+/* Our own child, not pg_ctl's: a server that leaves its parent is nobody's to the guard, which
+ * kills such. Unsynced as initdb's files are: the directory is written to disk as a whole before
+ * its use. */
 static bool start(struct arena *arena, const struct conf *conf, const struct conf_node *node,
-                  const struct pg_bin *bin, const char *data_dir, struct err *err)
+                  const struct pg_bin *bin, const char *data_dir, pid_t *ret_pid, struct err *err)
 {
-    const char *log = log_path(arena, conf, node);
     struct sql_target target = server_target(arena, conf, node, "", "");
-    const char *options =
-        str_fmt(arena,
-                "-c listen_addresses=%s -c fsync=off -c full_page_writes=off "
-                "-c synchronous_commit=off -c synchronous_standby_names= -c archive_mode=off "
-                "-c logging_collector=off",
-                target.host[0] == '/' ? "''" : shell_quote(arena, target.host));
-    const char *argv[] = {pg_bin_path(arena, bin, "pg_ctl"),
-                          "start",
-                          "-w",
-                          "-s",
+    const char *listen = target.host[0] == '/' ? "" : target.host;
+    const char *log = log_path(arena, conf, node);
+    const char *argv[] = {pg_bin_path(arena, bin, "postgres"),
                           "-D",
                           data_dir,
-                          "-l",
-                          log,
-                          "-o",
-                          options,
+                          "-c",
+                          str_fmt(arena, "listen_addresses=%s", listen),
+                          "-c",
+                          "fsync=off",
+                          "-c",
+                          "full_page_writes=off",
+                          "-c",
+                          "synchronous_commit=off",
+                          "-c",
+                          "synchronous_standby_names=",
+                          "-c",
+                          "archive_mode=off",
+                          "-c",
+                          "logging_collector=off",
                           NULL};
-    struct proc_result result;
-    char *text;
-    struct err ignored = ERR_INIT;
 
-    unlink(log);
-    if (!fs_mkdirs(arena, path_parent(arena, log), 0755, err))
-        return false;
-    if (proc_run_ok(&(struct proc_spec){.argv = argv, .timeout = START_TIMEOUT}, arena, &result,
-                    err))
-        return true;
-    if (fs_read(arena, log, &text, NULL, &ignored))
-        fputs(text, stderr);
-    return err_wrap(err, "start the new cluster's server");
+    return fs_mkdirs(arena, path_parent(arena, log), 0755, err) &&
+           proc_start(argv, log, ret_pid, err);
 }
 
-static bool stop(struct arena *arena, const struct pg_bin *bin, const char *data_dir,
-                 const char *mode, struct err *err)
+static bool did_not_start(struct arena *arena, const struct conf *conf,
+                          const struct conf_node *node, int status, struct err *err)
 {
-    const char *argv[] = {
-        pg_bin_path(arena, bin, "pg_ctl"), "stop", "-w", "-s", "-D", data_dir, "-m", mode, NULL};
-    struct proc_result result;
+    struct err ignored = ERR_INIT;
+    char *text;
 
-    return proc_run_ok(&(struct proc_spec){.argv = argv, .timeout = START_TIMEOUT}, arena, &result,
-                       err) ||
-           err_wrap(err, "stop the new cluster's server");
+    if (fs_read(arena, log_path(arena, conf, node), &text, NULL, &ignored))
+        fputs(text, stderr);
+    return err_set(err, ERR_IO, "the new cluster's server ended with exit code %d", status);
+}
+
+static bool await_ready(struct arena *arena, const struct conf *conf, const struct conf_node *node,
+                        const char *data_dir, pid_t pid, struct err *err)
+{
+    msec deadline = clock_now() + START_TIMEOUT;
+    struct pg_pidfile pidfile = {0};
+    int status;
+
+    while (pidfile.pid != pid || pidfile.status != PG_PID_READY) {
+        if (proc_wait(pid, LOOK_EVERY, &status))
+            return did_not_start(arena, conf, node, status, err);
+        if (clock_now() > deadline)
+            return err_set(err, ERR_TIMEOUT, "the new cluster's server does not get ready");
+        if (!pg_pidfile_read(arena, data_dir, &pidfile, err))
+            return false;
+    }
+    return true;
+}
+
+static bool stop(pid_t pid, int sig, struct err *err)
+{
+    int status;
+
+    kill(pid, sig);
+    if (!proc_wait(pid, START_TIMEOUT, &status)) {
+        kill(pid, SIGQUIT);
+        return err_set(err, ERR_TIMEOUT, "the new cluster's server does not stop");
+    }
+    return status == 0 ||
+           err_set(err, ERR_IO, "the new cluster's server ended with exit code %d", status);
 }
 
 static bool make_objects(struct arena *arena, const struct conf *conf,
@@ -209,13 +224,15 @@ bool first_boot(struct arena *arena, const struct conf *conf, const struct conf_
 {
     struct sql_target target = server_target(arena, conf, node, conf->database, "pgduet");
     struct err ignored = ERR_INIT;
+    pid_t pid;
 
     progress(NULL, "filling the new cluster");
-    if (!start(arena, conf, node, bin, data_dir, err))
+    if (!start(arena, conf, node, bin, data_dir, &pid, err))
         return false;
-    if (make_objects(arena, conf, &target, err) &&
+    if (await_ready(arena, conf, node, data_dir, pid, err) &&
+        make_objects(arena, conf, &target, err) &&
         run_scripts(arena, conf, &target, bin, progress, err))
-        return stop(arena, bin, data_dir, "fast", err);
-    (void)!stop(arena, bin, data_dir, "immediate", &ignored);
+        return stop(pid, SIGINT, err);
+    (void)!stop(pid, SIGQUIT, &ignored);
     return false;
 }

@@ -201,7 +201,7 @@ static void add_ident(struct str *out, const struct conf *conf, const char *syst
 {
     str_addf(out, "pgduet  %s  all\n", system_user);
     str_addf(out, "pgduet  %s  %s\n", system_user, PG_SUPERUSER);
-    if (conf->user[0] != '\0')
+    if (conf->user[0] != '\0' && strchr(conf->user, '"') == NULL)
         str_addf(out, "pgduet  %s  \"%s\"\n", system_user, conf->user);
 }
 

@@ -323,6 +323,11 @@ static bool pump(struct run *run, msec deadline)
     }
 }
 
+static int exit_code(int status)
+{
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
 static bool collect(struct run *run, int *ret_status, struct err *err)
 {
     const char *program = run->spec->argv[0];
@@ -336,7 +341,7 @@ static bool collect(struct run *run, int *ret_status, struct err *err)
         return err_set(err, failed == ENOENT || failed == ENOTDIR ? ERR_NOT_FOUND : ERR_IO,
                        "cannot run '%s': %m", program);
     }
-    *ret_status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    *ret_status = exit_code(status);
     return true;
 }
 
@@ -370,6 +375,71 @@ static bool run_to_end(struct run *run, struct arena *arena, struct proc_result 
     ret->status = status;
     ret->out = str_text(&run->out_text);
     ret->errout = str_text(&run->errout_text);
+    return true;
+}
+
+bool proc_wait(pid_t pid, msec timeout, int *ret_status)
+{
+    AUTO_FD pidfd = pidfd_of(pid);
+    struct pollfd ended = {.fd = pidfd, .events = POLLIN};
+    msec deadline = clock_now() + timeout;
+    int status = 0;
+
+    while (poll(&ended, 1, clock_left(deadline, INT_MAX)) < 0)
+        ;
+    if (waitpid(pid, &status, WNOHANG) != pid)
+        return false;
+    *ret_status = exit_code(status);
+    return true;
+}
+
+/* The pipe ends with exec, or with the child's errno in it. */
+static bool await_exec(pid_t pid, int failure, const char *program, struct err *err)
+{
+    struct pollfd readable = {.fd = failure, .events = POLLIN};
+    int failed = 0;
+
+    while (poll(&readable, 1, -1) < 0)
+        ;
+    if (read(failure, &failed, sizeof(failed)) != sizeof(failed))
+        return true;
+    waitpid(pid, NULL, 0);
+    errno = failed;
+    return err_set(err, failed == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot run '%s': %m", program);
+}
+
+bool proc_start(const char *const *argv, const char *log_path, pid_t *ret_pid, struct err *err)
+{
+    AUTO_ARENA arena = arena_new();
+    AUTO_FD in = open_input(NULL);
+    AUTO_FD out = open(log_path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+    AUTO_FD failure = -1;
+    AUTO_FD child_failure = -1;
+    struct child child = {
+        .file = find_program(arena, argv[0]),
+        .argv = copy_argv(arena, argv),
+        .env = merge_env(arena, NULL),
+        .parent = getpid(),
+        .in = in,
+        .out = out,
+        .errout = out,
+    };
+    pid_t pid;
+
+    if (child.file == NULL)
+        return err_set(err, ERR_NOT_FOUND, "cannot run '%s': no such program in PATH", argv[0]);
+    if (in < 0 || out < 0 || !open_pipe(&failure, &child_failure))
+        return err_set(err, ERR_IO, "cannot run '%s': %m", argv[0]);
+    child.failure = child_failure;
+    pid = fork();
+    if (pid == 0)
+        child_main(child);
+    base_close_fd(&child_failure);
+    if (pid < 0)
+        return err_set(err, ERR_IO, "cannot run '%s': %m", argv[0]);
+    if (!await_exec(pid, failure, argv[0], err))
+        return false;
+    *ret_pid = pid;
     return true;
 }
 

@@ -126,6 +126,22 @@ def test_killed_while_a_script_runs(pair_with_user):
     cluster.assert_healthy()
 
 
+@pytest.mark.slow
+def test_a_long_script_is_left_alone(pair_with_user):
+    """Its server is no leftover of another one, though the guard looks for such every two seconds."""
+    cluster = pair_with_user
+    flag = cluster.base / "go"
+    script(cluster, "10.sh", f"while [ ! -e {flag} ]; do sleep 0.05; done\n"
+                             "psql -qc 'CREATE TABLE after_it (n int)'\n")
+    up = cluster.start("up", "--timeout", "60")
+    wait_until(lambda: "init script 10.sh" in str(cluster.beacon("pg1")), "the script to run")
+    hold_true(lambda: "init script 10.sh" in str(cluster.beacon("pg1")), "the script to go on", 4.5)
+    flag.touch()
+    up.wait().ok()
+    assert cluster.value("SELECT count(*) FROM after_it") == 0
+    assert cluster.node_log("pg1").count("running ") == 2, "one script, one server"
+
+
 def test_local_logins_by_operating_system_user(make_cluster):
     cluster = make_cluster(nodes=1)
     cluster.edit("pgduet.conf", lambda t: t.replace("[postgres]\n",
