@@ -88,6 +88,8 @@ static bool start(struct arena *arena, const struct conf *conf, const struct con
                           "logging_collector=off",
                           NULL};
 
+    if (target.host[0] == '/' && !pg_socket_lock_clear_stale(arena, target.host, target.port, err))
+        return false;
     return fs_mkdirs(arena, path_parent(arena, log), 0755, err) &&
            proc_start(argv, log, ret_pid, err);
 }
@@ -103,16 +105,19 @@ static bool did_not_start(struct arena *arena, const struct conf *conf,
     return err_set(err, ERR_IO, "the new cluster's server ended with exit code %d", status);
 }
 
+/* `*pid` becomes 0 when the server ended meanwhile. */
 static bool await_ready(struct arena *arena, const struct conf *conf, const struct conf_node *node,
-                        const char *data_dir, pid_t pid, struct err *err)
+                        const char *data_dir, pid_t *pid, struct err *err)
 {
     msec deadline = clock_now() + START_TIMEOUT;
     struct pg_pidfile pidfile = {0};
     int status;
 
-    while (pidfile.pid != pid || pidfile.status != PG_PID_READY) {
-        if (proc_wait(pid, LOOK_EVERY, &status))
+    while (pidfile.pid != *pid || pidfile.status != PG_PID_READY) {
+        if (proc_wait(*pid, LOOK_EVERY, &status)) {
+            *pid = 0;
             return did_not_start(arena, conf, node, status, err);
+        }
         if (clock_now() > deadline)
             return err_set(err, ERR_TIMEOUT, "the new cluster's server does not get ready");
         if (!pg_pidfile_read(arena, data_dir, &pidfile, err))
@@ -229,10 +234,11 @@ bool first_boot(struct arena *arena, const struct conf *conf, const struct conf_
     progress(NULL, "filling the new cluster");
     if (!start(arena, conf, node, bin, data_dir, &pid, err))
         return false;
-    if (await_ready(arena, conf, node, data_dir, pid, err) &&
+    if (await_ready(arena, conf, node, data_dir, &pid, err) &&
         make_objects(arena, conf, &target, err) &&
         run_scripts(arena, conf, &target, bin, progress, err))
         return stop(pid, SIGINT, err);
-    (void)!stop(pid, SIGQUIT, &ignored);
+    if (pid > 0)
+        (void)!stop(pid, SIGQUIT, &ignored);
     return false;
 }

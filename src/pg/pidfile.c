@@ -95,7 +95,8 @@ bool pg_is_server(struct arena *arena, pid_t pid)
     struct err ignored = ERR_INIT;
     char *name;
 
-    if (!fs_read(arena, path, &name, NULL, &ignored))
+    /* One that has ended keeps its name until it is reaped, but no command line. */
+    if (!fs_read(arena, path, &name, NULL, &ignored) || proc_command_line(arena, pid, 8) == NULL)
         return false;
     name = str_trim(name);
     return str_equal(name, "postgres") || str_equal(name, "postmaster") ||

@@ -25,7 +25,8 @@ MUST_CHECK bool pg_pidfile_read(struct arena *arena, const char *data_dir, struc
  * (somebody started PostgreSQL by hand), naming it, whether there is a file or not. */
 MUST_CHECK bool pg_pidfile_clear_stale(struct arena *arena, const char *data_dir, struct err *err);
 
-/* Is it a PostgreSQL process? A shell or an editor that stands in a data directory is none. */
+/* Is it a PostgreSQL process? A shell or an editor that stands in a data directory is none, nor is
+ * one that has ended and waits to be reaped. */
 bool pg_is_server(struct arena *arena, pid_t pid);
 
 /* The same for a socket's lock file, whose pid may live again as something else after a reboot or

@@ -385,7 +385,7 @@ bool proc_wait(pid_t pid, msec timeout, int *ret_status)
     msec deadline = clock_now() + timeout;
     int status = 0;
 
-    while (poll(&ended, 1, clock_left(deadline, INT_MAX)) < 0)
+    while (pidfd >= 0 && poll(&ended, 1, clock_left(deadline, INT_MAX)) < 0)
         ;
     if (waitpid(pid, &status, WNOHANG) != pid)
         return false;

@@ -31,12 +31,13 @@ MUST_CHECK bool proc_run(const struct proc_spec *spec, struct arena *arena, stru
 MUST_CHECK bool proc_run_ok(const struct proc_spec *spec, struct arena *arena,
                             struct proc_result *ret, struct err *err);
 
-/* Start a program that goes on beside the caller, its output into the file `log_path` (made anew). It
- * stays in the caller's session and dies with the caller. Errors as of proc_run. */
+/* Start a program that goes on beside the caller, its output into the file `log_path` (made anew).
+ * It stays in the caller's session and dies with the caller. Errors as of proc_run. */
 MUST_CHECK bool proc_start(const char *const *argv, const char *log_path, pid_t *ret_pid,
                            struct err *err);
 
-/* Wait for a child: false when it has not ended within `timeout`. `*ret_status` as in proc_result. */
+/* Wait for a child: false when it has not ended within `timeout`, and at once when there is no such
+ * child. `*ret_status` as in proc_result. */
 bool proc_wait(pid_t pid, msec timeout, int *ret_status);
 
 /* Identity of a process: the pid may be reused, pid plus start time may not (proc(5), stat,

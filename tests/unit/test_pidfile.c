@@ -212,6 +212,45 @@ static void shell_in_the_directory_does_not(void **state)
     assert_true(cleared);
 }
 
+static const char *put_socket_lock(pid_t pid)
+{
+    const char *path = path_join(arena, dir, ".s.PGSQL.5433.lock");
+    const char *text = str_fmt(arena, "%d\n%s\n1795485189\n5433\n%s\n", (int)pid, dir, dir);
+    struct err err = ERR_INIT;
+
+    assert_true(fs_write(path, text, strlen(text), 0600, FS_NO_SYNC, &err));
+    return path;
+}
+
+static bool socket_lock_goes(pid_t pid)
+{
+    const char *path = put_socket_lock(pid);
+    struct err err = ERR_INIT;
+
+    if (!pg_socket_lock_clear_stale(arena, dir, 5433, &err))
+        fail_msg("%s", err.text);
+    return !fs_exists(path);
+}
+
+static void socket_lock_of_a_live_server_stays(void **state)
+{
+    pid_t pid = start_process("postgres");
+    bool live = socket_lock_goes(pid);
+    siginfo_t ended;
+    bool unreaped, reaped;
+
+    (void)state;
+    kill(pid, SIGKILL);
+    assert_int_equal(waitid(P_PID, (id_t)pid, &ended, WEXITED | WNOWAIT), 0);
+    unreaped = socket_lock_goes(pid);
+    end_process(pid);
+    reaped = socket_lock_goes(pid);
+    assert_false(live);
+    assert_true(unreaped); /* PostgreSQL itself would take it for alive */
+    assert_true(reaped);
+    assert_true(socket_lock_goes(getpid()));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +261,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(reused_pid_is_stale, set_up, tear_down),
         cmocka_unit_test_setup_teardown(live_server_keeps_it, set_up, tear_down),
         cmocka_unit_test_setup_teardown(shell_in_the_directory_does_not, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(socket_lock_of_a_live_server_stays, set_up, tear_down),
     };
 
     return cmocka_run_group_tests_name("pidfile", tests, NULL, NULL);

@@ -522,6 +522,53 @@ static void kill_waits_for_the_end(void **state)
     assert_string_equal(f->err.text, "cannot kill process -1: Invalid argument");
 }
 
+static const char *new_log(void)
+{
+    static char path[32];
+    int fd;
+
+    snprintf(path, sizeof(path), "/tmp/test_proc.XXXXXX");
+    fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    return path;
+}
+
+static void started_program_is_waited_for(void **state)
+{
+    struct fixture *f = *state;
+    const char *log = new_log();
+    const char *argv[] = {"sh", "-c", "echo said; exec 1>&-; read line; exit 3", NULL};
+    char *text;
+    int status = 77;
+    pid_t pid;
+
+    assert_true(proc_start(argv, log, &pid, &f->err));
+    assert_true(proc_wait(pid, 10000, &status));
+    assert_int_equal(status, 3);
+    assert_true(fs_read(f->arena, log, &text, NULL, &f->err));
+    assert_string_equal(text, "said\n");
+    unlink(log);
+    /* reaped: nobody to wait for, so at once */
+    assert_false(proc_wait(pid, 3600000, &status));
+}
+
+static void running_program_is_not_waited_for(void **state)
+{
+    struct fixture *f = *state;
+    const char *argv[] = {"sleep", "1000", NULL};
+    const char *log = new_log();
+    int status = 77;
+    pid_t pid;
+
+    assert_true(proc_start(argv, log, &pid, &f->err));
+    unlink(log);
+    assert_false(proc_wait(pid, 1, &status));
+    assert_int_equal(status, 77);
+    kill(pid, SIGKILL);
+    assert_true(proc_wait(pid, 10000, &status));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -545,6 +592,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(processes_are_found_by_directory, setup, teardown),
         cmocka_unit_test_setup_teardown(own_process_is_skipped, setup, teardown),
         cmocka_unit_test_setup_teardown(kill_waits_for_the_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(started_program_is_waited_for, setup, teardown),
+        cmocka_unit_test_setup_teardown(running_program_is_not_waited_for, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
