@@ -135,7 +135,7 @@ def test_a_physical_slot_for_the_replica(pair):
 
 def test_replica_uses_a_passfile_and_the_replication_role(pair):
     conninfo = pair.show("primary_conninfo", "pg2")
-    assert f"user={REPLICATOR}" in conninfo and "password=" not in conninfo
+    assert f"user='{REPLICATOR}'" in conninfo and "password=" not in conninfo
     passfile = re.search(r"passfile='?([^' ]+)", conninfo).group(1)
     assert mode(passfile) == 0o600
     assert pair.secrets()["POSTGRES_REPLICATION_PASSWORD"] in open(passfile).read()
