@@ -107,7 +107,8 @@ static void turn_health(struct node *node, bool ready)
     if (v->server == SERVER_UP && node->health.state == HEALTH_OFF) {
         struct sql_target target = node_target(node, node->turn, "postgres");
 
-        health_connect(&node->health, &target);
+        health_connect(&node->health, &target,
+                       server_slot_names(node->turn, &node->conf, node->self));
         return;
     }
     if (health_turn(&node->health, ready)) {
@@ -117,6 +118,9 @@ static void turn_health(struct node *node, bool ready)
         node->health.ask_at = node_is_ready(node) ? node->tick_at + TICK
                               : young             ? now + ASK_SOON
                                                   : now + ASK_LATER;
+        /* somebody dropped it: a replica would wait for it for ever */
+        if (node->health.slot_missing && node->worker.fd < 0)
+            node->objects_checked = false;
         node->again = true;
     }
 }

@@ -8,7 +8,9 @@ enum { STEP_TIMEOUT = 5000, RECONNECT_DELAY = 500 };
 static const char question[] =
     "SELECT r, CASE WHEN r THEN (SELECT timeline_id FROM pg_control_checkpoint())"
     "  ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END,"
-    " coalesce((SELECT status FROM pg_stat_wal_receiver), '') "
+    " coalesce((SELECT status FROM pg_stat_wal_receiver), ''),"
+    " NOT r AND EXISTS (SELECT FROM unnest($1::name[]) AS slot WHERE slot NOT IN"
+    "  (SELECT slot_name FROM pg_get_replication_slots())) "
     "FROM (SELECT pg_is_in_recovery() AS r) s";
 
 void health_reset(struct health *health)
@@ -28,7 +30,7 @@ static void fail(struct health *health, const char *why)
     health->ask_at = clock_now() + RECONNECT_DELAY;
 }
 
-void health_connect(struct health *health, const struct sql_target *target)
+void health_connect(struct health *health, const struct sql_target *target, const char *slots)
 {
     char port[16];
     const char *const keywords[] = {"host",    "port",    "user",       "password",
@@ -48,6 +50,7 @@ void health_connect(struct health *health, const struct sql_target *target)
     if (health->state != HEALTH_OFF || clock_now() < health->ask_at)
         return;
     snprintf(port, sizeof(port), "%d", target->port);
+    snprintf(health->slots, sizeof(health->slots), "{%s}", slots);
     health->conn = PQconnectStartParams(keywords, values, 0);
     health->deadline = clock_now() + STEP_TIMEOUT;
     health->state = HEALTH_CONNECTING;
@@ -84,6 +87,7 @@ static void read_answer(struct health *health, const PGresult *res)
     health->in_recovery = PQgetvalue(res, 0, 0)[0] == 't';
     health->timeline = (uint32_t)strtoul(PQgetvalue(res, 0, 1), NULL, 10);
     health->streaming = strcmp(PQgetvalue(res, 0, 2), "streaming") == 0;
+    health->slot_missing = PQgetvalue(res, 0, 3)[0] == 't';
     health->answered = true;
     health->error[0] = '\0';
 }
@@ -115,9 +119,11 @@ static bool collect(struct health *health)
 
 static void ask(struct health *health)
 {
+    const char *const slots = health->slots;
+
     health->deadline = clock_now() + STEP_TIMEOUT;
     health->state = HEALTH_ASKING;
-    if (!PQsendQueryPrepared(health->conn, "health", 0, NULL, NULL, NULL, 0))
+    if (!PQsendQueryPrepared(health->conn, "health", 1, &slots, NULL, NULL, 0))
         fail(health, PQerrorMessage(health->conn));
 }
 

@@ -13,11 +13,13 @@ struct health {
     short events;  /* to poll the socket for */
     msec deadline; /* of the step under way */
     msec ask_at;   /* next question or next attempt to connect */
+    char slots[512];
 
     /* the last answer */
     bool answered; /* since the connection was made */
     bool in_recovery;
-    bool streaming; /* a replica whose walreceiver streams */
+    bool streaming;    /* a replica whose walreceiver streams */
+    bool slot_missing; /* a primary without one of its replicas' slots */
     uint32_t timeline;
     char error[256];
 };
@@ -25,8 +27,8 @@ struct health {
 /* Forget everything: the server ended or is another one. */
 void health_reset(struct health *health);
 
-/* Begin to connect when it is off and due. */
-void health_connect(struct health *health, const struct sql_target *target);
+/* Begin to connect when it is off and due. `slots`: names of the replicas' slots, with commas. */
+void health_connect(struct health *health, const struct sql_target *target, const char *slots);
 
 /* Go on as far as possible without blocking; call on socket events (`ready`) and on time-outs. True
  * when a new answer arrived. */

@@ -248,6 +248,18 @@ const char *server_slot_name(struct arena *arena, const char *node)
     return name;
 }
 
+const char *server_slot_names(struct arena *arena, const struct conf *conf,
+                              const struct conf_node *self)
+{
+    struct str out = {.arena = arena};
+
+    for (size_t i = 0; i < conf->n_nodes; i++)
+        if (!str_equal(conf->nodes[i].name, self->name))
+            str_addf(&out, "%s%s", out.len > 0 ? "," : "",
+                     server_slot_name(arena, conf->nodes[i].name));
+    return str_text(&out);
+}
+
 static void add_safety(struct arena *arena, const struct server_conf_in *in, bool checksums,
                        struct guc_list *list)
 {

@@ -50,11 +50,14 @@ void server_conf_unsafe_auto(struct arena *arena, const char *auto_conf_text,
 MUST_CHECK bool server_conf_clean_auto(struct arena *arena, const char *data_dir,
                                        const char **ret_removed, struct err *err);
 
-/* How this machine's commands and agents reach a node's server as superuser: by socket where its
- * path is short enough (107 bytes), else by TCP. */
 /* The name of a node's physical slot. */
 const char *server_slot_name(struct arena *arena, const char *node);
+/* Those of all nodes but `self`, with commas between them. */
+const char *server_slot_names(struct arena *arena, const struct conf *conf,
+                              const struct conf_node *self);
 
+/* How this machine's commands and agents reach a node's server as superuser: by socket where its
+ * path is short enough (107 bytes), else by TCP. */
 struct sql_target server_target(struct arena *arena, const struct conf *conf,
                                 const struct conf_node *node, const char *database,
                                 const char *application_name);

@@ -366,3 +366,23 @@ def test_no_zombies_stay(fresh_single):
     guard = fresh_single.guard_pid("pg1")
     wait_until(lambda: len([p for p in children_of(guard)]) == 2,
                "the guard to have no children but agent and postmaster")
+
+
+# -- somebody drops a slot --------------------------------------------------------------------------
+
+
+def test_a_dropped_slot_is_made_again(fresh_pair):
+    """The replica asks for its slot by name and would never come back without it."""
+    drop = ("SELECT pg_terminate_backend(active_pid), pg_drop_replication_slot(slot_name)"
+            " FROM pg_replication_slots WHERE slot_name = 'pg2'")
+
+    def dropped():
+        fresh_pair.sql(drop)  # an error while its sender still lives
+        return True
+
+    sender = "SELECT pid FROM pg_stat_replication"
+    before = fresh_pair.value(sender)
+    wait_until(dropped, "the slot to be dropped")
+    wait_until(lambda: fresh_pair.value(sender) != before, "another sender")
+    fresh_pair.wait_streaming("pg2")
+    fresh_pair.assert_healthy()
