@@ -52,7 +52,7 @@ struct conf {
     const char *initdb_args; /* further arguments, in a shell's quoting */
     const char *local_auth;  /* scram-sha-256, peer */
     const char *allow_trust; /* off, on */
-    const char *log_to; /* files, stderr */
+    const char *log_to;      /* files, stderr */
     int log_retention_days;
     const char *primary_file; /* absolute: config/primary.conf */
     const char *replica_file;

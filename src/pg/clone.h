@@ -32,7 +32,8 @@ MUST_CHECK bool clone_close_seed(struct arena *arena, const char *seed_dir, msec
                                  int *ret_fd, struct err *err);
 
 /* pg_basebackup from the leader through this node's own slot (so that no WAL is lost between
- * backup and start), or without one from a leader that has no name; fast checkpoint. `progress` gets "NN%" while it runs; may be NULL. */
+ * backup and start), or without one from a leader that has no name; fast checkpoint. `progress`
+ * gets "NN%" while it runs; may be NULL. */
 MUST_CHECK bool clone_base_backup(struct arena *arena, const struct conf *conf,
                                   const struct pg_bin *bin, const struct conf_node *self,
                                   const struct conf_node *leader, const char *new_dir,
