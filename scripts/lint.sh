@@ -148,7 +148,8 @@ check_length() {
 }
 
 check_shell() {
-    find scripts .ci bench -type f \( -name '*.sh' -o -path .ci/run \) -exec shellcheck -x {} +
+    find scripts .ci bench docker -type f \( -name '*.sh' -o -path '.ci/*' \) -exec shellcheck -x {} +
+    (cd postgres-replica && shellcheck -x scripts/*.sh)
 }
 
 # What clang-tidy prints about a file without findings is noise about suppressed warnings.

@@ -4,9 +4,9 @@
 #include "cli/cli.h"
 
 const struct command *const commands[] = {
-    &cmd_init,    &cmd_up,     &cmd_down,    &cmd_status, &cmd_check,
-    &cmd_restart, &cmd_config, &cmd_user,    &cmd_url,    &cmd_psql,
-    &cmd_logs,    &cmd_agent,  &cmd_version, &cmd_help,   NULL,
+    &cmd_init,   &cmd_up,        &cmd_down,    &cmd_status, &cmd_check, &cmd_restart,
+    &cmd_config, &cmd_user,      &cmd_url,     &cmd_psql,   &cmd_logs,  &cmd_health,
+    &cmd_agent,  &cmd_container, &cmd_version, &cmd_help,   NULL,
 };
 
 static const struct command *find(const char *name)
@@ -55,7 +55,6 @@ int main(int argc, char **argv)
     int i = 1;
 
     open_standard_descriptors();
-    forget_libpq_environment();
     for (; i < argc && argv[i][0] == '-'; i++) {
         if (str_equal(argv[i], "-C") && i + 1 < argc) {
             cli.dir = argv[++i];
@@ -78,6 +77,8 @@ int main(int argc, char **argv)
     cli.command = find(argv[i]);
     if (cli.command == NULL)
         return unknown(argv[i]);
+    if (cli.command != &cmd_container) /* which reads PGDATA, and runs programs of the user's */
+        forget_libpq_environment();
     cli.argc = argc - i - 1;
     cli.argv = argv + i + 1;
     return cli.command->run(&cli);

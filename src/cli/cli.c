@@ -212,3 +212,11 @@ const char *cli_hide_argument(struct arena *arena, const char *argument)
     explicit_bzero((char *)(uintptr_t)argument, strlen(argument));
     return copy;
 }
+
+bool cli_not_in_container(const char *what, const char *hint, struct err *err)
+{
+    if (getenv("PGDUET_CONTAINER") == NULL)
+        return true;
+    err_set(err, ERR_STATE, "%s is not for containers", what);
+    return err_hint(err, "%s", hint);
+}

@@ -20,7 +20,8 @@ struct command {
 };
 
 extern const struct command cmd_init, cmd_up, cmd_down, cmd_agent, cmd_status, cmd_check,
-    cmd_restart, cmd_config, cmd_user, cmd_url, cmd_psql, cmd_logs, cmd_version, cmd_help;
+    cmd_restart, cmd_config, cmd_user, cmd_url, cmd_psql, cmd_logs, cmd_health, cmd_container,
+    cmd_version, cmd_help;
 
 /* The table, ended by NULL, in the order of `help`. */
 extern const struct command *const commands[];
@@ -48,6 +49,10 @@ MUST_CHECK bool cli_parse(struct cli *cli, const struct cli_option *options, siz
 
 /* Print the error; the exit code for its kind. */
 int cli_fail(const struct err *err);
+
+/* False in a container of the image, whose engine does what the command would do. ERR_STATE, with
+ * the hint. */
+MUST_CHECK bool cli_not_in_container(const char *what, const char *hint, struct err *err);
 
 /* The list of all commands. */
 void cli_print_commands(FILE *out);

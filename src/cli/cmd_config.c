@@ -352,6 +352,10 @@ static int set_run(struct cli *cli)
 
     if (!cli_parse(cli, options, COUNT_OF(options), 1, 2, &args, &n, &err) ||
         !parse_change(cli, args, n, unset, &name, &change.value, &err) ||
+        !cli_not_in_container("config set",
+                              "pgduet.conf is made from the environment: edit docker-compose.yml, "
+                              ".env or config/ on the host, then docker compose up -d",
+                              &err) ||
         !deployment_open(cli, &deployment, &err) ||
         !config_key_parse(cli->arena, &deployment.conf, name, &change.key, &err) ||
         !set(cli, &deployment, &change, json, &err))

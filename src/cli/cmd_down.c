@@ -223,7 +223,8 @@ static int down_run(struct cli *cli)
         {"timeout", 't', CLI_INT, &timeout, "SECONDS", "how long to wait (twice stop_timeout)"},
     };
 
-    if (!cli_parse(cli, options, COUNT_OF(options), 0, 0, &args, &n, &err))
+    if (!cli_parse(cli, options, COUNT_OF(options), 0, 0, &args, &n, &err) ||
+        !cli_not_in_container("down", "on the host: docker compose stop", &err))
         return cli_fail(&err);
     if (!deployment_open(cli, &deployment, &err)) {
         struct err why = err;

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "cli/cli.h"
+#include "cli/compose.h"
 #include "cli/deployment.h"
 #include "cli/make_store.h"
 #include "sys/fs.h"
@@ -15,6 +16,8 @@
 #include "sys/user.h"
 
 enum { NODES_DEFAULT = 2, PORT_DEFAULT = 5432, PASSWORD_LENGTH = 32 };
+
+static const char name_default[] = "main", memory_default[] = "auto";
 
 static const char primary_conf[] =
     "# Settings that apply while a node is primary, as in postgresql.conf.\n"
@@ -47,6 +50,7 @@ struct init {
     const char *name;
     const char *conf; /* text of pgduet.conf */
     const char *env;  /* text of .env */
+    bool docker;      /* a folder for Docker Compose instead */
 };
 
 /* The directory need not exist yet; its nearest existing parent is resolved. */
@@ -110,8 +114,8 @@ static bool make_dir(struct arena *arena, const struct init *init, struct err *e
     if (!fs_is_dir(init->dir))
         return err_set(err, ERR_CONFLICT, "%s exists and is not a directory", init->dir);
     err_set(err, ERR_CONFLICT, "%s exists and is not empty", init->dir);
-    return err_hint(err, "choose another directory; an existing deployment is started with 'pgduet "
-                         "up'");
+    return err_hint(err, "choose another directory; an existing deployment is started with '%s'",
+                    init->docker ? "docker compose up -d" : "pgduet up");
 }
 
 static bool write_file(struct arena *arena, const char *dir, const char *name, const char *text,
@@ -121,7 +125,7 @@ static bool write_file(struct arena *arena, const char *dir, const char *name, c
 }
 
 /* Everything that can be wrong about the wishes is found before anything is written. */
-static bool compose(struct arena *arena, struct init *init, struct err *err)
+static bool make_texts(struct arena *arena, struct init *init, struct err *err)
 {
     struct conf check;
 
@@ -187,22 +191,67 @@ static void take_back(struct arena *arena, const struct init *init)
     rmdir(init->dir);
 }
 
+/* Make the directory and keep others out of it until the descriptor is closed: of two at once, the
+ * later one must not take the earlier one's files for its own. */
+static bool claim_dir(struct arena *arena, const struct init *init, int *ret_lock, struct err *err)
+{
+    AUTO_FD lock = -1;
+
+    if (!make_dir(arena, init, err))
+        return false;
+    lock = open(init->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0 || !fs_is_empty_dir(init->dir))
+        return err_set(err, ERR_CONFLICT, "another 'pgduet init' works in %s", init->dir);
+    *ret_lock = fd_take(&lock);
+    return true;
+}
+
 static bool create(struct arena *arena, struct init *init, struct err *err)
 {
     AUTO_FD lock = -1;
     uid_t uid;
     gid_t gid;
 
-    if (!compose(arena, init, err) || !choose_owner(arena, init->dir, &uid, &gid, err) ||
-        !make_dir(arena, init, err))
+    if (!make_texts(arena, init, err) || !choose_owner(arena, init->dir, &uid, &gid, err) ||
+        !claim_dir(arena, init, &lock, err))
         return false;
-    /* two at once: the later one must not take the earlier one's files for its own */
-    lock = open(init->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0 || !fs_is_empty_dir(init->dir))
-        return err_set(err, ERR_CONFLICT, "another 'pgduet init' works in %s", init->dir);
     if (give_away(init->dir, uid, gid, err) && user_become_owner(init->dir, err) &&
         write_files(arena, init, err) && load_and_make_store(arena, init, err) &&
         fs_sync_tree(init->dir, err)) /* all at once: one journal commit instead of thirty */
+        return true;
+    take_back(arena, init);
+    return false;
+}
+
+static bool write_docker_files(struct arena *arena, const struct init *init,
+                               const struct compose_file *files, size_t n, struct err *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        const char *path = path_join(arena, init->dir, files[i].name);
+
+        if (!fs_mkdirs(arena, path_parent(arena, path), 0755, err) ||
+            !write_file(arena, init->dir, files[i].name, files[i].text, files[i].mode, err))
+            return false;
+    }
+    return fs_mkdir(path_join(arena, init->dir, "logs"), 0755, err);
+}
+
+/* The folder stays its maker's: what the containers need, the service `init` prepares. */
+static bool create_docker(struct arena *arena, struct init *init, struct err *err)
+{
+    const struct compose_wishes wishes = {
+        .nodes = init->nodes,
+        .memory = init->memory == memory_default ? NULL : init->memory,
+        .port = init->port == PORT_DEFAULT ? 0 : init->port,
+    };
+    const struct compose_file *files;
+    AUTO_FD lock = -1;
+    size_t n;
+
+    if (!make_texts(arena, init, err) || !claim_dir(arena, init, &lock, err))
+        return false;
+    compose_files(arena, &wishes, &files, &n);
+    if (write_docker_files(arena, init, files, n, err) && fs_sync_tree(init->dir, err))
         return true;
     take_back(arena, init);
     return false;
@@ -286,12 +335,54 @@ static bool repair_locks(struct cli *cli, struct err *err)
     return true;
 }
 
+/* Of the sources, which have the means to build the image; elsewhere it must exist. */
+static bool is_beside_dockerfile(struct arena *arena, const char *dir)
+{
+    return fs_exists(path_join(arena, path_parent(arena, dir), "docker/Dockerfile"));
+}
+
+static void tell_next(struct arena *arena, const struct init *init, const char *given)
+{
+    printf("created %s: ", init->dir);
+    if (!init->docker)
+        printf("cluster %s, ", init->name);
+    printf("%d node%s, port%s %d", init->nodes, init->nodes > 1 ? "s" : "",
+           init->nodes > 1 ? "s" : "", init->port);
+    if (init->nodes > 1)
+        printf(" to %d", init->port + init->nodes - 1);
+    if (!init->docker) {
+        printf("\nnext: pgduet -C %s up\n", given);
+        return;
+    }
+    printf("\npasswords, made for this folder alone: %s/.env\n", init->dir);
+    if (!is_beside_dockerfile(arena, init->dir))
+        puts("the image, once, in pgduet's sources: docker build -t pgduet:17 -f docker/Dockerfile "
+             ".");
+    printf("next: cd %s && docker compose up -d\n", given);
+}
+
+static bool check_wishes(const struct init *init, bool repair, struct err *err)
+{
+    if (init->docker && repair)
+        return err_set(err, ERR_USAGE, "--repair-locks is not for the folder that --docker writes");
+    if (init->docker && init->name != name_default)
+        return err_set(err, ERR_USAGE, "--name does not go with --docker");
+    if (init->nodes < 1 || init->nodes > NODES_MAX)
+        return err_set(err, ERR_USAGE, "--nodes %d: a cluster has 1 to %d nodes", init->nodes,
+                       NODES_MAX);
+    if (init->port < 1 || init->port + init->nodes - 1 > 65535)
+        return err_set(err, ERR_USAGE, "--port %d: ports go from 1 to 65535", init->port);
+    return true;
+}
+
 static int init_run(struct cli *cli)
 {
     struct err err = ERR_INIT;
-    struct init init = {
-        .nodes = NODES_DEFAULT, .port = PORT_DEFAULT, .memory = "auto", .name = "main"};
-    const char **args;
+    struct init init = {.nodes = NODES_DEFAULT,
+                        .port = PORT_DEFAULT,
+                        .memory = memory_default,
+                        .name = name_default};
+    const char **args, *given;
     bool repair = false;
     size_t n;
     const struct cli_option options[] = {
@@ -300,44 +391,35 @@ static int init_run(struct cli *cli)
          "auto, small, medium, large, xlarge, or a size per node such as 2GB (auto)"},
         {"port", 'p', CLI_INT, &init.port, "P", "port of the first node (5432)"},
         {"name", 0, CLI_TEXT, &init.name, "NAME", "the cluster's name (main)"},
+        {"docker", 0, CLI_FLAG, &init.docker, NULL, "write a folder for Docker Compose instead"},
         {"repair-locks", 0, CLI_FLAG, &repair, NULL,
          "make lost lock files of a stopped deployment anew"},
     };
 
-    if (!cli_parse(cli, options, COUNT_OF(options), 0, 1, &args, &n, &err))
+    if (!cli_parse(cli, options, COUNT_OF(options), 0, 1, &args, &n, &err) ||
+        !check_wishes(&init, repair, &err))
         return cli_fail(&err);
     if (repair) {
         cli->dir = n > 0 ? args[0] : cli->dir;
         return repair_locks(cli, &err) ? EXIT_OK : cli_fail(&err);
     }
-    if (init.nodes < 1 || init.nodes > NODES_MAX) {
-        err_set(&err, ERR_USAGE, "--nodes %d: a cluster has 1 to %d nodes", init.nodes, NODES_MAX);
+    given = n > 0 ? args[0] : cli->dir != NULL ? cli->dir : ".";
+    if (!resolve_dir(cli->arena, given, &init.dir, &err) ||
+        !(init.docker ? create_docker : create)(cli->arena, &init, &err))
         return cli_fail(&err);
-    }
-    if (init.port < 1 || init.port + init.nodes - 1 > 65535) {
-        err_set(&err, ERR_USAGE, "--port %d: ports go from 1 to 65535", init.port);
-        return cli_fail(&err);
-    }
-    if (!resolve_dir(cli->arena,
-                     n > 0              ? args[0]
-                     : cli->dir != NULL ? cli->dir
-                                        : ".",
-                     &init.dir, &err) ||
-        !create(cli->arena, &init, &err))
-        return cli_fail(&err);
-    printf("created %s: cluster %s, %d node%s, port%s %d", init.dir, init.name, init.nodes,
-           init.nodes > 1 ? "s" : "", init.nodes > 1 ? "s" : "", init.port);
-    if (init.nodes > 1)
-        printf(" to %d", init.port + init.nodes - 1);
-    printf("\nnext: pgduet -C %s up\n", n > 0 ? args[0] : init.dir);
+    tell_next(cli->arena, &init, n > 0 ? given : init.dir);
     return EXIT_OK;
 }
 
 const struct command cmd_init = {
     .name = "init",
-    .usage = "[DIR] [--nodes N] [--memory SIZE] [--port P]",
+    .usage = "[DIR] [--docker] [--nodes N] [--memory SIZE] [--port P]",
     .summary = "Write a deployment directory: configuration, secrets, lock files",
     .help = "Makes DIR (or the working directory, if it is empty) and never overwrites anything.\n"
-            "Run as root, the directory is given to the user postgres, who then runs the servers.",
+            "Run as root, the directory is given to the user postgres, who then runs the servers.\n"
+            "\n"
+            "With --docker it is a folder for Docker Compose: docker-compose.yml, configuration,\n"
+            "scripts, and .env with new passwords. It stays its maker's; 'docker compose up\n"
+            "-d' in it starts the nodes. --memory SIZE is then also each container's limit.",
     .run = init_run,
 };

@@ -291,6 +291,7 @@ static int up_run(struct cli *cli)
     };
 
     if (!cli_parse(cli, options, COUNT_OF(options), 0, 0, &args, &n, &err) ||
+        !cli_not_in_container("up", "on the host: docker compose up -d", &err) ||
         !deployment_open(cli, &deployment, &err))
         return cli_fail(&err);
     n = deployment.conf.n_nodes;
