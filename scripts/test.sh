@@ -1,14 +1,15 @@
 #!/bin/bash
 # Build and run all tests; install what is missing for that.
 #
-#   scripts/test.sh [unit|e2e|pg17] [-k EXPRESSION]
+#   scripts/test.sh [unit|e2e|pg17|docker] [-k EXPRESSION]
 #
 # unit   the unit tests, plain and with the address and undefined behaviour sanitizers
 # e2e    the end-to-end tests on the newest PostgreSQL of this machine
 # pg17   the same on PostgreSQL 17 in a Debian 13 root, where this machine has none >= 17 (as root)
+# docker the Compose deployment: its README's commands, scripts, failures, environments
 #
 # Without a part, all of them. -k goes to pytest. The last line is "N passed, N failed, N skipped".
-# With CI=true compiler warnings are errors, and pg17 may not be skipped.
+# With CI=true compiler warnings are errors, and neither pg17 nor docker may be skipped.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
@@ -21,6 +22,7 @@ DEBIAN_ROOT=/var/cache/pgduet/$DEBIAN_SUITE
 DEBIAN_DEFAULT_MIRROR=http://deb.debian.org/debian
 DEBIAN_KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 WORKERS=4
+DOCKER_WORKERS=2
 
 usage() {
     sed -n '2,/^set -/s/^# \{0,1\}//p' "$0"
@@ -64,7 +66,7 @@ run_unit() {
 }
 
 pytest_arguments() {
-    printf '%s\n' -m pytest -q -p no:cacheprovider -n "$WORKERS" --junitxml="$1"
+    printf '%s\n' -m pytest -q -p no:cacheprovider -n "${2:-$WORKERS}" --junitxml="$1"
     if [ -n "$EXPRESSION" ]; then
         printf '%s\n' -k "$EXPRESSION"
     fi
@@ -256,10 +258,44 @@ run_pg17() {
     COUNTED+=("end-to-end tests (PostgreSQL 17)=$RESULTS/pg17.xml")
 }
 
-stop_maker() {
-    if [ -n "$DEBIAN_MAKER" ]; then
-        kill "$DEBIAN_MAKER" 2>/dev/null || true
+# --- Docker -------------------------------------------------------------------------------------
+
+# Engine and image are made while the other parts run.
+DOCKER_MAKER=
+
+start_docker() {
+    say "making Docker and the image ready"
+    nice "$ROOT/scripts/docker.sh" image >"$RESULTS/docker.log" 2>&1 </dev/null &
+    DOCKER_MAKER=$!
+}
+
+run_docker() {
+    local status=0 result=$RESULTS/docker.xml arguments
+
+    wait "$DOCKER_MAKER" || status=$?
+    DOCKER_MAKER=
+    if [ "$status" != 0 ]; then
+        tail -n 20 "$RESULTS/docker.log" >&2
     fi
+    if [ "$status" = 77 ] && ! is_ci; then
+        tail -n 1 "$RESULTS/docker.log" >"$RESULTS/docker.skip"
+        result=$RESULTS/docker.skip
+    elif [ "$status" = 0 ]; then
+        say "tests of the Compose deployment"
+        mapfile -t arguments < <(pytest_arguments "$result" "$DOCKER_WORKERS")
+        (cd "$ROOT/tests/docker" &&
+            PYTHONDONTWRITEBYTECODE=1 "$DEPS_PYTHON" "${arguments[@]}" >&2) ||
+            say "tests of the Compose deployment ended with status $?"
+    fi
+    COUNTED+=("Compose deployment=$result")
+}
+
+stop_makers() {
+    local maker
+
+    for maker in $DEBIAN_MAKER $DOCKER_MAKER; do
+        kill "$maker" 2>/dev/null || true
+    done
 }
 
 # --- main ---------------------------------------------------------------------------------------
@@ -270,7 +306,7 @@ EXPRESSION=
 read_arguments() {
     while [ $# -gt 0 ]; do
         case $1 in
-        unit | e2e | pg17) PART=$1 ;;
+        unit | e2e | pg17 | docker) PART=$1 ;;
         -k)
             EXPRESSION=${2:?-k needs an expression}
             shift
@@ -279,7 +315,7 @@ read_arguments() {
             usage
             exit
             ;;
-        *) die "unknown argument '$1'; usage: $0 [unit|e2e|pg17] [-k EXPRESSION]" ;;
+        *) die "unknown argument '$1'; usage: $0 [unit|e2e|pg17|docker] [-k EXPRESSION]" ;;
         esac
         shift
     done
@@ -301,7 +337,10 @@ main() {
     deps_postgres
     rm -rf "$RESULTS"
     mkdir -p "$RESULTS"
-    trap stop_maker EXIT
+    trap stop_makers EXIT
+    if wants docker; then
+        start_docker
+    fi
     if wants_pg17; then
         start_pg17
     fi
@@ -316,6 +355,9 @@ main() {
     fi
     if wants_pg17; then
         run_pg17
+    fi
+    if wants docker; then
+        run_docker
     fi
     "$DEPS_PYTHON" "$ROOT/scripts/count_results.py" "${COUNTED[@]}"
 }
