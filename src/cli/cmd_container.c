@@ -373,13 +373,23 @@ static bool prepare(struct cli *cli, struct err *err)
     struct contract_in in;
 
     stand_in_for_first_node(cli->arena);
-    in = (struct contract_in){.environment = environ};
-
+    in = (struct contract_in){.environment = environ, .for_image_user = true};
     if (geteuid() != 0)
         return err_set(err, ERR_STATE, "'prepare' needs root: it gives directories to the servers");
     return contract_read(cli->arena, &in, &c.contract, err) &&
            conf_parse(cli->arena, c.dir, c.contract.conf, c.contract.env, &c.conf, err) &&
            prepare_dirs(cli->arena, &c.conf, err);
+}
+
+/* `postgres --version` and its kin, as in the official image: no server is meant. */
+static bool asks_the_program(const struct cli *cli)
+{
+    static const char *const questions[] = {"--version", "-V", "--help", "-?", "--describe-config"};
+
+    for (size_t i = 0; i < COUNT_OF(questions); i++)
+        if (cli->argc > 1 && str_equal(cli->argv[1], questions[i]))
+            return true;
+    return false;
 }
 
 static int container_run(struct cli *cli)
@@ -395,7 +405,7 @@ static int container_run(struct cli *cli)
     }
     if (str_equal(first, "prepare"))
         return prepare(cli, &err) ? EXIT_OK : cli_fail(&err);
-    if (cli->argc > 0 && !server && first[0] != '-') {
+    if (cli->argc > 0 && (server ? asks_the_program(cli) : first[0] != '-')) {
         execvp(cli->argv[0], cli->argv);
         err_set(&err, ERR_NOT_FOUND, "run %s: %m", first);
         return cli_fail(&err);

@@ -146,6 +146,8 @@ static const char *judge_role(const struct probe *probe, bool in_recovery)
 
     if (leader->rev == 0)
         return NULL;
+    if (leader->state == LEADER_BOOTSTRAP)
+        return "the cluster is being created";
     if (str_equal(leader->holder, probe->node->name))
         return in_recovery ? "it leads, but is recovering and takes no writes yet" : NULL;
     if (!in_recovery)

@@ -11,6 +11,7 @@ struct contract_in {
     char **flags;        /* of the server: "-c", "name=value", ... ended by NULL; may be NULL */
     const char *secrets; /* .env of a former start, kept beside the store; NULL: none */
     bool has_data;       /* the data directory exists and is not empty */
+    bool for_image_user; /* read as root for the nodes, who must be able to read it again */
 };
 
 struct contract {

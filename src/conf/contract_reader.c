@@ -4,6 +4,7 @@
 
 #include <ctype.h>
 #include <strings.h>
+#include <sys/stat.h>
 
 #include "conf/settings.h"
 #include "sys/fs.h"
@@ -107,6 +108,23 @@ bool reader_check_characters(const struct var *var, struct err *err)
     return true;
 }
 
+static bool image_user_may_read(const char *path)
+{
+    struct stat st;
+
+    if (stat(path, &st) != 0)
+        return false;
+    if (st.st_uid == IMAGE_UID)
+        return (st.st_mode & S_IRUSR) != 0;
+    return (st.st_mode & (st.st_gid == 0 ? S_IRGRP : S_IROTH)) != 0;
+}
+
+static bool hint_to_make_readable(struct err *err)
+{
+    return err_hint(err, "the server's user must be able to read it: chown %d, or chmod 0444",
+                    geteuid() == 0 ? IMAGE_UID : (int)geteuid());
+}
+
 static bool read_value_file(struct reader *r, const struct var *file, const char **ret,
                             struct err *err)
 {
@@ -120,8 +138,12 @@ static bool read_value_file(struct reader *r, const struct var *file, const char
         err_wrap(err, "%s", file->name);
         if (missing)
             return err_hint(err, "mount the file into the container at this path");
-        return err_hint(err, "the server's user must be able to read it: chown %d, or chmod 0444",
-                        geteuid() == 0 ? IMAGE_UID : (int)geteuid());
+        return hint_to_make_readable(err);
+    }
+    if (r->in->for_image_user && !image_user_may_read(file->value)) {
+        err_set(err, ERR_IO, "%s: '%s' cannot be read by user %d", file->name, file->value,
+                IMAGE_UID);
+        return hint_to_make_readable(err);
     }
     if (strlen(text) != len)
         return err_set(err, ERR_INVALID, "%s: '%s' has a NUL byte in it", file->name, file->value);
@@ -388,9 +410,11 @@ bool reader_lone_name(struct reader *r, const char *fallback, struct err *err)
     return true;
 }
 
+/* The engine collects what a lone container says; files are made only for whoever asks for them. */
 bool reader_lone_node(struct reader *r, struct err *err)
 {
     const char *parent = path_parent(r->arena, r->out.data_dir);
+    bool files = str_equal(reader_look(r, "PGDUET_LOG_TO"), "files");
 
     if (strcmp(parent, "/") == 0) {
         err_set(err, ERR_INVALID,
@@ -403,7 +427,9 @@ bool reader_lone_node(struct reader *r, struct err *err)
     reader_set_node(r, r->out.node, "host", "127.0.0.1");
     reader_set_node(r, r->out.node, "port", r->port);
     reader_set_node(r, r->out.node, "data", r->out.data_dir);
-    reader_set_node(r, r->out.node, "logs", str_fmt(r->arena, "logs/%s", r->out.node));
+    reader_set_node(r, r->out.node, "logs",
+                    files ? str_fmt(r->arena, "logs/%s", r->out.node) : "run/logs");
+    reader_set(r, "postgres", "log_to", files ? "files" : "stderr");
     reader_set_node(r, r->out.node, "log_name", "postgresql");
     return true;
 }

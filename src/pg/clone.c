@@ -159,9 +159,18 @@ bool clone_base_backup(struct arena *arena, const struct conf *conf, const struc
     return true;
 }
 
+/* As pg_basebackup, which leaves slots out: a replica would keep WAL for nobody. */
+static bool forget_slots(struct arena *arena, const char *dir, struct err *err)
+{
+    const char *slots = path_join(arena, dir, "pg_replslot");
+
+    return fs_remove_tree(slots, err) && fs_mkdir(slots, 0700, err);
+}
+
 bool clone_mark_replica(struct arena *arena, const char *dir, struct err *err)
 {
-    return fs_write(path_join(arena, dir, "standby.signal"), "", 0, 0600, FS_NO_SYNC, err);
+    return forget_slots(arena, dir, err) &&
+           fs_write(path_join(arena, dir, "standby.signal"), "", 0, 0600, FS_NO_SYNC, err);
 }
 
 bool clone_publish(struct arena *arena, const char *new_dir, const char *data_dir, struct err *err)

@@ -40,7 +40,7 @@ MUST_CHECK bool clone_base_backup(struct arena *arena, const struct conf *conf,
                                   void (*progress)(void *data, const char *text), void *data,
                                   struct err *err);
 
-/* Turn a copy into a replica: standby.signal. */
+/* Turn a copy into a replica: standby.signal, and none of the primary's slots. */
 MUST_CHECK bool clone_mark_replica(struct arena *arena, const char *dir, struct err *err);
 
 /* Give a directory that is on disk (fs_sync_tree) its name, durably, and remove the marker.

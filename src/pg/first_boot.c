@@ -54,6 +54,19 @@ bool first_boot_wanted(struct arena *arena, const struct conf *conf)
     return conf->user[0] != '\0' || !list_scripts(arena, conf, &names, &n, &ignored) || n > 0;
 }
 
+/* Not the place of the later server's socket, where pg_isready and clients would take an answer for
+ * more than it is. */
+static struct sql_target private_target(struct arena *arena, const struct conf *conf,
+                                        const struct conf_node *node)
+{
+    struct sql_target target = server_target(arena, conf, node, conf->database, "pgduet");
+    const char *dir = conf_node_run_dir(arena, conf, node->name);
+
+    if (target.host[0] == '/' && server_socket_fits(dir))
+        target.host = dir;
+    return target;
+}
+
 static const char *log_path(struct arena *arena, const struct conf *conf,
                             const struct conf_node *node)
 {
@@ -63,34 +76,34 @@ static const char *log_path(struct arena *arena, const struct conf *conf,
 /* Our own child, not pg_ctl's: a server that leaves its parent is nobody's to the guard, which
  * kills such. Unsynced as initdb's files are: the directory is written to disk as a whole before
  * its use. */
-static bool start(struct arena *arena, const struct conf *conf, const struct conf_node *node,
-                  const struct pg_bin *bin, const char *data_dir, pid_t *ret_pid, struct err *err)
+static bool start(struct arena *arena, const struct sql_target *target, const struct pg_bin *bin,
+                  const char *data_dir, const char *log, pid_t *ret_pid, struct err *err)
 {
-    struct sql_target target = server_target(arena, conf, node, "", "");
-    const char *listen = target.host[0] == '/' ? "" : target.host;
-    const char *log = log_path(arena, conf, node);
-    const char *argv[] = {pg_bin_path(arena, bin, "postgres"),
-                          "-D",
-                          data_dir,
-                          "-c",
-                          str_fmt(arena, "listen_addresses=%s", listen),
-                          "-c",
-                          "fsync=off",
-                          "-c",
-                          "full_page_writes=off",
-                          "-c",
-                          "synchronous_commit=off",
-                          "-c",
-                          "synchronous_standby_names=",
-                          "-c",
-                          "archive_mode=off",
-                          "-c",
-                          "logging_collector=off",
-                          NULL};
+    bool by_socket = target->host[0] == '/';
+    const char *argv[] = {
+        pg_bin_path(arena, bin, "postgres"),
+        "-D",
+        data_dir,
+        "-c",
+        str_fmt(arena, "listen_addresses=%s", by_socket ? "" : target->host),
+        "-c",
+        str_fmt(arena, "unix_socket_directories=%s", by_socket ? target->host : ""),
+        "-c",
+        "fsync=off",
+        "-c",
+        "full_page_writes=off",
+        "-c",
+        "synchronous_commit=off",
+        "-c",
+        "synchronous_standby_names=",
+        "-c",
+        "archive_mode=off",
+        "-c",
+        "logging_collector=off",
+        NULL};
 
-    if (target.host[0] == '/' && !pg_socket_lock_clear_stale(arena, target.host, target.port, err))
-        return false;
     return fs_mkdirs(arena, path_parent(arena, log), 0755, err) &&
+           (!by_socket || pg_socket_lock_clear_stale(arena, target->host, target->port, err)) &&
            proc_start(argv, log, ret_pid, err);
 }
 
@@ -139,7 +152,8 @@ static bool stop(pid_t pid, int sig, struct err *err)
            err_set(err, ERR_IO, "the new cluster's server ended with exit code %d", status);
 }
 
-static bool make_objects(struct arena *arena, const struct conf *conf,
+/* Role and slots too: replicas that start a moment before the primary find them. */
+static bool make_objects(struct arena *arena, const struct conf *conf, const struct conf_node *node,
                          const struct sql_target *target, struct err *err)
 {
     struct sql_target admin = *target;
@@ -147,7 +161,8 @@ static bool make_objects(struct arena *arena, const struct conf *conf,
     AUTO_PGCONN database = NULL;
 
     admin.database = "postgres";
-    if (!sql_connect(&admin, 0, &conn, err) || !roles_ensure_database(arena, conf, conn, err))
+    if (!sql_connect(&admin, 0, &conn, err) || !roles_ensure(arena, conf, node, conn, err) ||
+        !roles_ensure_database(arena, conf, conn, err))
         return false;
     if (conf->user[0] == '\0')
         return true;
@@ -227,15 +242,15 @@ bool first_boot(struct arena *arena, const struct conf *conf, const struct conf_
                 const struct pg_bin *bin, const char *data_dir,
                 void (*progress)(void *data, const char *text), struct err *err)
 {
-    struct sql_target target = server_target(arena, conf, node, conf->database, "pgduet");
+    struct sql_target target = private_target(arena, conf, node);
     struct err ignored = ERR_INIT;
     pid_t pid;
 
     progress(NULL, "filling the new cluster");
-    if (!start(arena, conf, node, bin, data_dir, &pid, err))
+    if (!start(arena, &target, bin, data_dir, log_path(arena, conf, node), &pid, err))
         return false;
     if (await_ready(arena, conf, node, data_dir, &pid, err) &&
-        make_objects(arena, conf, &target, err) &&
+        make_objects(arena, conf, node, &target, err) &&
         run_scripts(arena, conf, &target, bin, progress, err))
         return stop(pid, SIGINT, err);
     if (pid > 0)

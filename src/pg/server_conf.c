@@ -51,13 +51,18 @@ bool server_conf_is_safety(const char *name)
     return false;
 }
 
-static const char *socket_dir(struct arena *arena, const struct conf *conf)
+bool server_socket_fits(const char *dir)
 {
     struct sockaddr_un address;
+
+    return strlen(dir) + strlen("/.s.PGSQL.65535") < sizeof(address.sun_path);
+}
+
+static const char *socket_dir(struct arena *arena, const struct conf *conf)
+{
     const char *dir = conf_run_dir(arena, conf);
 
-    /* 14: "/.s.PGSQL.65535" */
-    return strlen(dir) + 15 < sizeof(address.sun_path) ? dir : NULL;
+    return server_socket_fits(dir) ? dir : NULL;
 }
 
 struct sql_target server_target(struct arena *arena, const struct conf *conf,

@@ -56,8 +56,11 @@ const char *server_slot_name(struct arena *arena, const char *node);
 const char *server_slot_names(struct arena *arena, const struct conf *conf,
                               const struct conf_node *self);
 
+/* Is the path of a socket in it short enough (107 bytes)? */
+bool server_socket_fits(const char *dir);
+
 /* How this machine's commands and agents reach a node's server as superuser: by socket where its
- * path is short enough (107 bytes), else by TCP. */
+ * path is short enough, else by TCP. */
 struct sql_target server_target(struct arena *arena, const struct conf *conf,
                                 const struct conf_node *node, const char *database,
                                 const char *application_name);

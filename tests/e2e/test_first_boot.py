@@ -50,6 +50,17 @@ def test_user_owns_the_database_and_may_make_others(pair_with_user):
         cluster.connect(user="app", password="another")
 
 
+def test_replicas_find_role_and_slot_at_once(pair_with_user):
+    """Both are there before the first server listens, so that no log begins with a FATAL."""
+    cluster = pair_with_user
+    cluster.up()
+    for node in cluster.names:
+        log = cluster.node_log(node) + cluster.server_log(node)
+        assert not [line for line in log.splitlines() if "ERROR" in line or "FATAL:  password" in line], log
+    assert cluster.sql("SELECT slot_name, active FROM pg_replication_slots") == [("pg2", True)]
+    assert cluster.sql("SELECT slot_name FROM pg_replication_slots", "pg2") == []
+
+
 def test_user_as_superuser(make_cluster):
     cluster = with_user(make_cluster(nodes=1), "superuser")
     cluster.up()
@@ -129,6 +140,23 @@ def test_killed_while_a_script_runs(pair_with_user):
     cluster.up()
     assert cluster.value("SELECT count(*) FROM once") == 0
     cluster.assert_healthy()
+
+
+def test_nobody_takes_the_first_start_for_a_server(pair_with_user):
+    """Engines and clients that ask meanwhile would begin before the cluster is complete."""
+    cluster = pair_with_user
+    flag = cluster.base / "go"
+    script(cluster, "10.sh", f"while [ ! -e {flag} ]; do sleep 0.05; done\n")
+    up = cluster.start("up", "--timeout", "60")
+    wait_until(lambda: "init script 10.sh" in str(cluster.beacon("pg1")), "the script to run")
+    assert cluster.run("health", "alive", "pg1").code == 0
+    assert cluster.run("health", "ready", "pg1").code == 1
+    with pytest.raises(psycopg2.OperationalError, match="No such file|refused"):
+        psycopg2.connect(host=str(cluster.path("run")), port=cluster.port("pg1"), user="postgres",
+                         password=cluster.admin_password, dbname="postgres")
+    flag.touch()
+    up.wait().ok()
+    assert cluster.run("health", "ready", "pg1").ok()
 
 
 @pytest.mark.slow

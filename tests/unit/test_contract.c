@@ -285,9 +285,14 @@ static const struct result_case official_results[] = {
       "node postgres host: 127.0.0.1",
       "node postgres port: 5432",
       "node postgres data: /bitnami/postgresql/data",
-      "node postgres logs: /pgduet/logs/postgres",
+      "node postgres logs: /pgduet/run/logs",
       "node postgres log_name: postgresql",
+      "log_to: stderr",
       "hba: host all all all scram-sha-256\n"}},
+    {"log files for whoever asks for them",
+     {"POSTGRES_PASSWORD=s3cret-P", "PGDUET_LOG_TO=files"},
+     {NULL},
+     {"kind: official", "log_to: files", "node postgres logs: /pgduet/logs/postgres"}},
     {"a user is a superuser, and gives its name to the database",
      {"POSTGRES_PASSWORD=s3cret-P", "POSTGRES_USER=shop"},
      {NULL},
@@ -328,7 +333,7 @@ static const struct result_case official_results[] = {
      {"POSTGRES_PASSWORD=p", "PGDATA=/var/lib/postgresql/data//", "PGDUET_NODE=db-1"},
      {NULL},
      {"node db-1 data: /var/lib/postgresql/data", "store: /var/lib/postgresql/pgduet",
-      "node db-1 logs: /pgduet/logs/db-1", "env PGDUET_NODE: db-1"}},
+      "node db-1 logs: /pgduet/run/logs", "env PGDUET_NODE: db-1"}},
     {"all kinds of flags",
      {"POSTGRES_PASSWORD=p"},
      {"-c", "shared_buffers=256MB", "-cwork_mem=4MB", "--log-statement=all", "-N99", "-B", "1GB"},
@@ -432,7 +437,7 @@ static const struct result_case bitnami_replication_results[] = {
      {BITNAMI, SLAVE},
      {NULL},
      {"upstream: db1:5432", "replication_user: repl", "this_node: walreceiver",
-      "node walreceiver logs: /pgduet/logs/walreceiver", "env PGDUET_NODE: walreceiver",
+      "node walreceiver logs: /pgduet/run/logs", "env PGDUET_NODE: walreceiver",
       "env POSTGRES_REPLICATION_PASSWORD: s3cret-R"}},
     {"slave without the superuser's password",
      {SLAVE, "POSTGRES_MASTER_PORT_NUMBER=6000", "POSTGRESQL_CLUSTER_APP_NAME=east-2"},
@@ -1235,6 +1240,45 @@ static void says_which_file_cannot_be_read(void **state)
     assert_non_null(strstr(err.hint, "must be able to read it: chown "));
 }
 
+/* Fills in the name of a new file with a password in it. */
+static const char *new_secret(struct arena *arena, char *path)
+{
+    int fd = mkstemp(path);
+
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, "s3cret-P", 8), 8);
+    close(fd);
+    return str_dup(arena, path);
+}
+
+/* `prepare` reads as root what the nodes must read as another user. */
+static void a_file_must_be_readable_for_the_nodes_too(void **state)
+{
+    AUTO_ARENA arena = arena_new();
+    char path[] = "/tmp/test_contract.XXXXXX";
+    const char *const env[WORDS] = {
+        str_fmt(arena, "POSTGRES_PASSWORD_FILE=%s", new_secret(arena, path))};
+    const struct contract_in in = {.for_image_user = true};
+    struct contract contract;
+    struct err err = ERR_INIT;
+    bool closed, open;
+
+    (void)state;
+    assert_int_equal(chmod(path, 0600), 0);
+    closed = try_read(arena, env, NULL, in, &contract, &err);
+    assert_false(closed);
+    assert_string_equal(err.text, str_fmt(arena,
+                                          "POSTGRES_PASSWORD_FILE: '%s' cannot be read by user "
+                                          "1001",
+                                          path));
+    assert_non_null(strstr(err.hint, "chmod 0444"));
+    assert_int_equal(chmod(path, 0644), 0);
+    err = ERR_INIT;
+    open = try_read(arena, env, NULL, in, &contract, &err);
+    unlink(path);
+    assert_true(open);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1258,6 +1302,7 @@ int main(void)
         cmocka_unit_test(reads_files),
         cmocka_unit_test(reads_files_of_every_contract),
         cmocka_unit_test(says_which_file_cannot_be_read),
+        cmocka_unit_test(a_file_must_be_readable_for_the_nodes_too),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
