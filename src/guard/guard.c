@@ -28,6 +28,7 @@
 #include "guard/protocol.h"
 
 enum { CHILDREN_MAX = 4096, ARGV_MAX = 64, AGENT_TIMEOUT = 20000, AGENT_YOUNG = 1000 };
+enum { LOGGER_GRACE = 2000 };
 
 static struct {
     char *arg[GUARD_ARGS]; /* the command line */
@@ -37,8 +38,8 @@ static struct {
     long agent_born, agent_seen, agent_due;
 
     pid_t postmaster;        /* 0: none */
-    bool reaping;            /* it died; its children are being killed */
-    int exit_status, killed; /* how it ended, how many processes it left behind */
+    long reaping;            /* it ended, and from then on its children are killed */
+    int exit_status, killed; /* how it ended, how many of them had to be killed */
 
     bool stopping;
     long stop_deadline;
@@ -144,13 +145,12 @@ static void start_postmaster(char *text, size_t len)
     pid_t self = getpid(), pid;
     int pipefd[2], n = 0;
     ssize_t got;
-    char *p;
 
-    if (g.postmaster != 0 || g.reaping || g.stopping) {
+    if (g.postmaster != 0 || g.reaping != 0 || g.stopping) {
         tell_agent("%c%s", GUARD_FAILED, g.stopping ? "the guard is stopping" : "already running");
         return;
     }
-    for (p = text; p < text + len && n < ARGV_MAX; p += strlen(p) + 1)
+    for (char *p = text; p < text + len && n < ARGV_MAX; p += strlen(p) + 1)
         argv[n++] = p;
     if (n == 0 || pipe2(pipefd, O_CLOEXEC) < 0) {
         tell_agent("%cpipe: %s", GUARD_FAILED, strerror(errno));
@@ -201,7 +201,8 @@ static bool is_guard(pid_t pid)
 }
 
 /* Kill what no living agent or postmaster answers for: workers of a dead agent, and everything
- * that a dead postmaster left. True when something may still be there. */
+ * that a dead postmaster left; of one that ended by itself, that is the logger, which ends with its
+ * last line. True when something may still be there. */
 static bool sweep(void)
 {
     static pid_t pids[CHILDREN_MAX];
@@ -216,7 +217,7 @@ static bool sweep(void)
             continue;
         if (agents ? session != g.dead_agent : g.postmaster != 0 || is_guard(pids[i]))
             continue;
-        if (kill(pids[i], SIGKILL) == 0 && !agents)
+        if ((!agents && now() < g.reaping) || (kill(pids[i], SIGKILL) == 0 && !agents))
             left = true;
     }
     return left;
@@ -242,16 +243,16 @@ static void reap(void)
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         if (pid == g.postmaster) {
             g.postmaster = g.killed = 0;
-            g.reaping = true;
+            g.reaping = now() + (WIFEXITED(status) ? LOGGER_GRACE : 0); /* it has lines to write */
             g.exit_status = status;
         } else if (pid == g.agent) {
             agent_ended(status);
-        } else if (g.reaping) {
-            g.killed++;
+        } else if (g.reaping != 0) {
+            g.killed += WIFSIGNALED(status);
         }
     }
-    if (!sweep() && g.reaping) {
-        g.reaping = false;
+    if (!sweep() && g.reaping != 0) {
+        g.reaping = 0;
         tell_agent("%c%d %d", GUARD_ENDED, g.exit_status, g.killed);
     }
 }
@@ -318,7 +319,7 @@ static void drive_stop(void)
     }
     if (g.agent == 0 && g.postmaster != 0)
         kill(g.postmaster, late ? SIGKILL : SIGINT);
-    if (g.agent == 0 && g.postmaster == 0 && !g.reaping) {
+    if (g.agent == 0 && g.postmaster == 0 && g.reaping == 0) {
         unlink(g.arg[GUARD_PID_FILE]);
         exit(0);
     }
@@ -344,7 +345,7 @@ static void loop(int signals)
                                 {.fd = g.sock, .events = POLLIN}};
 
         /* While orphans die or the node stops, look often; else wake up for the agent's sake. */
-        poll(fds, 2, g.stopping || g.reaping ? 20 : g.agent == 0 ? 100 : AGENT_TIMEOUT / 2);
+        poll(fds, 2, g.stopping || g.reaping != 0 ? 20 : g.agent == 0 ? 100 : AGENT_TIMEOUT / 2);
         while (read(signals, &info, sizeof(info)) == sizeof(info))
             if (info.ssi_signo != SIGCHLD && !g.stopping) {
                 g.stopping = true;

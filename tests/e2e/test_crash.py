@@ -6,7 +6,7 @@ import signal
 import psycopg2
 import pytest
 
-from utils import (Writer, children_of, frozen, hold_true, is_alive, kill, start_ticks, wait_gone,
+from utils import (Writer, children_of, cmdline, frozen, hold_true, is_alive, kill, start_ticks, wait_gone,
                    wait_until)
 
 ENDLESS_WRITER = """
@@ -386,3 +386,18 @@ def test_a_dropped_slot_is_made_again(fresh_pair):
     wait_until(lambda: fresh_pair.value(sender) != before, "another sender")
     fresh_pair.wait_streaming("pg2")
     fresh_pair.assert_healthy()
+
+
+# -- the last words of a server ---------------------------------------------------------------------
+
+
+def test_the_logger_writes_to_the_end(fresh_pair):
+    """Lines that are still in its pipe when the postmaster ends are not lost with it."""
+    postmaster = fresh_pair.postmaster_pid("pg1")
+    logger, = (pid for pid in children_of(postmaster) if ": logger" in cmdline(pid))
+    with frozen(logger):
+        down = fresh_pair.start("down")
+        wait_gone(postmaster)
+        assert is_alive(logger)
+    down.wait().ok()
+    assert "database system is shut down" in fresh_pair.server_log("pg1")
