@@ -333,6 +333,10 @@ class Deployment:
     def _copy(self):
         ignore = shutil.ignore_patterns(".env", "logs", "secrets", "docker-compose.override.yml")
         shutil.copytree(FOLDER, self.dir, ignore=ignore)
+        self.make_private()
+
+    def make_private(self):
+        """Names that are the same for all copies of the folder, with our tag."""
         self.edit("docker-compose.yml",
                   (r"container_name: (\S+)", rf"container_name: {self.tag}-\1"),
                   (r"name: postgres-backend", f"name: {self.tag}-backend"),
@@ -416,8 +420,8 @@ class Deployment:
     def app(self, node, dbname="myapp", **options):
         return self.connect(node, "app_user", "POSTGRES_PASSWORD", dbname, **options)
 
-    def connect(self, node, user, password, dbname="myapp", **options):
-        connection = connect(self.port(node), user, self.passwords.get(password, password), dbname, **options)
+    def connect(self, node, user, password, dbname="myapp", port=None, **options):
+        connection = connect(port or self.port(node), user, self.passwords.get(password, password), dbname, **options)
         self.connections.append(connection)
         return connection
 
