@@ -72,17 +72,44 @@ bool conf_check_combinations(struct arena *arena, const struct pg_bin *bin, size
     return check_libraries(arena, bin, merged, err);
 }
 
+/* The DETAIL or HINT of postgres in the line behind `said`, which is about `guc`. Names with a
+ * hyphen are common in containers, and "syntax error at or near" helps nobody with them. */
+static bool explain(const struct guc *guc, const char *said, struct err *err)
+{
+    static const char *const kinds[] = {"DETAIL:  ", "HINT:  "};
+    const char *next = strchr(said, '\n');
+    size_t len = next == NULL ? 0 : strcspn(next + 1, "\n");
+
+    if (str_equal(guc->name, "synchronous_standby_names") && strchr(guc->value, '-') != NULL &&
+        strchr(guc->value, '"') == NULL)
+        return err_hint(err, "a name with a hyphen needs double quotes within the single ones: "
+                             "'\"NAME\"'");
+    for (size_t i = 0; len > 0 && i < COUNT_OF(kinds); i++) {
+        const char *text = strstr(next + 1, kinds[i]);
+
+        if (text != NULL && text < next + 1 + len) {
+            text += strlen(kinds[i]);
+            return err_hint(err, "%.*s", (int)strcspn(text, "\n"), text);
+        }
+    }
+    return false;
+}
+
 /* `invalid value for parameter "work_mem": "banana"` of postgres, as an error at its origin. */
 static bool explain_refusal(const struct guc_merged *merged, const char *errout, struct err *err)
 {
     for (size_t i = 0; i < merged->settings.n; i++) {
         const struct guc *guc = &merged->settings.items[i];
+        const char *said;
         char quoted[128];
 
         snprintf(quoted, sizeof(quoted), "\"%s\"", guc->name);
-        if (guc->line > 0 && strstr(errout, quoted) != NULL)
-            return err_set(err, ERR_INVALID, "%s:%d: PostgreSQL refuses %s = '%s'", guc->file,
-                           guc->line, guc->name, guc->value);
+        said = guc->line > 0 ? strstr(errout, quoted) : NULL;
+        if (said == NULL)
+            continue;
+        err_set(err, ERR_INVALID, "%s:%d: PostgreSQL refuses %s = '%s'", guc->file, guc->line,
+                guc->name, guc->value);
+        return explain(guc, said, err);
     }
     return err_set(err, ERR_INVALID, "PostgreSQL refuses the configuration: %.400s", errout);
 }

@@ -27,6 +27,16 @@ def test_set_refuses_what_no_server_would_start_with(pair, name, value):
     assert not any(n["pending_restart"] for n in pair.status()["nodes"])
 
 
+@pytest.mark.parametrize("name,value,why", [
+    ("synchronous_standby_names", "pg-2", "a name with a hyphen needs double quotes"),
+    ("synchronous_standby_names", "FIRST 1 (", "syntax error at"),
+    ("session_replication_role", "banana", "Available values: "),
+])
+def test_what_postgresql_says_of_a_value_is_the_hint(pair, name, value, why):
+    pair.run("config", "set", f"postgres.{name}", value).fails(
+        1, [rf"pgduet\.conf:\d+: PostgreSQL refuses {name}", f"; hint: {why}"])
+
+
 @pytest.mark.parametrize("name,value", REFUSED)
 def test_a_restart_with_them_stops_nothing(pair, name, value):
     pids = [pair.pids(n) for n in pair.names]
