@@ -13,7 +13,7 @@ _living = []  # deployments and sandboxes of the running tests, for failure repo
 def pytest_collection_modifyitems(items):
     """Tests that share a deployment run in one worker, in order; all others wherever there is room."""
     for item in items:
-        if {"pair", "page"} & set(item.fixturenames):
+        if {"pair", "page", "original"} & set(item.fixturenames):
             item.add_marker(pytest.mark.xdist_group(item.module.__name__))
 
 
@@ -64,6 +64,14 @@ def make_deployment():
     factory.destroy()
 
 
+@pytest.fixture(scope="module")
+def make_module_deployment():
+    """For a deployment that the tests of a module share."""
+    factory = Factory(Deployment)
+    yield factory
+    factory.destroy()
+
+
 @pytest.fixture
 def deployment(make_deployment):
     """A private copy of the folder with a good .env, not started; the test may damage it."""
@@ -71,11 +79,9 @@ def deployment(make_deployment):
 
 
 @pytest.fixture(scope="module")
-def pair():
+def pair(make_module_deployment):
     """A running primary and replica that the tests of a module share: leave it as you found it."""
-    factory = Factory(Deployment)
-    yield factory().up().wait_streams()
-    factory.destroy()
+    return make_module_deployment().up().wait_streams()
 
 
 @pytest.fixture
