@@ -248,7 +248,9 @@ static bool connect_primary(struct arena *arena, const struct node *node, const 
 {
     struct sql_target target = node_target(node, arena, database);
 
-    return sql_connect(&target, 60000, ret, err);
+    /* A synchronous replica cannot confirm the very role or slot that it needs to connect. */
+    return sql_connect(&target, 60000, ret, err) &&
+           sql_exec(*ret, "SET synchronous_commit = local", 0, NULL, NULL, err);
 }
 
 /* Replication needs role and slots, clients the database: the former are reported at once, so that

@@ -21,7 +21,8 @@ static const struct kind {
     const char *suffix;
     const char *command;
 } kinds[] = {
-    {".sh", "if [ -x \"$0\" ]; then \"$0\"; else . \"$0\"; fi"},
+    {".sh", "docker_process_sql() { " PSQL " \"$@\"; }; "
+            "if [ -x \"$0\" ]; then \"$0\"; else . \"$0\"; fi"},
     {".sql", PSQL " -f \"$0\""},
     {".sql.gz", "gunzip -c \"$0\" | " PSQL},
     {".sql.xz", "xzcat \"$0\" | " PSQL},
@@ -181,8 +182,9 @@ static void repeat(void *data, const char *chunk, size_t len)
 
 /* Scripts work as the cluster's user, so that what they make is theirs. */
 static bool run_script(struct arena *arena, const struct conf *conf,
-                       const struct sql_target *target, const struct pg_bin *bin, const char *path,
-                       const struct kind *kind, struct err *err)
+                       const struct sql_target *target, const struct pg_bin *bin,
+                       const char *data_dir, const char *path, const struct kind *kind,
+                       struct err *err)
 {
     const char *user = conf->user[0] != '\0' ? conf->user : PG_SUPERUSER;
     const char *password = conf->user[0] != '\0' ? conf->user_password : conf->admin_password;
@@ -194,9 +196,13 @@ static bool run_script(struct arena *arena, const struct conf *conf,
         str_fmt(arena, "PGUSER=%s", user),
         str_fmt(arena, "PGPASSWORD=%s", password),
         str_fmt(arena, "PGDATABASE=%s", conf->database),
+        str_fmt(arena, "PGDATA=%s", data_dir),
         str_fmt(arena, "POSTGRES_USER=%s", user),
         str_fmt(arena, "POSTGRES_PASSWORD=%s", password),
         str_fmt(arena, "POSTGRES_DB=%s", conf->database),
+        str_fmt(arena, "POSTGRESQL_USERNAME=%s", user),
+        str_fmt(arena, "POSTGRESQL_PASSWORD=%s", password),
+        str_fmt(arena, "POSTGRESQL_DATABASE=%s", conf->database),
         NULL};
     const char *command = str_fmt(arena, "set -e -o pipefail; exec 1>&2; %s", kind->command);
     const char *argv[] = {"bash", "-c", command, path, NULL};
@@ -214,7 +220,8 @@ static bool run_script(struct arena *arena, const struct conf *conf,
 
 static bool run_scripts(struct arena *arena, const struct conf *conf,
                         const struct sql_target *target, const struct pg_bin *bin,
-                        void (*progress)(void *data, const char *text), struct err *err)
+                        const char *data_dir, void (*progress)(void *data, const char *text),
+                        struct err *err)
 {
     const char **names;
     size_t n;
@@ -232,7 +239,7 @@ static bool run_scripts(struct arena *arena, const struct conf *conf,
             continue;
         }
         progress(NULL, str_fmt(arena, "init script %s", names[i]));
-        if (!run_script(arena, conf, target, bin, path, kind, err))
+        if (!run_script(arena, conf, target, bin, data_dir, path, kind, err))
             return false;
     }
     return true;
@@ -251,7 +258,7 @@ bool first_boot(struct arena *arena, const struct conf *conf, const struct conf_
         return false;
     if (await_ready(arena, conf, node, data_dir, &pid, err) &&
         make_objects(arena, conf, node, &target, err) &&
-        run_scripts(arena, conf, &target, bin, progress, err))
+        run_scripts(arena, conf, &target, bin, data_dir, progress, err))
         return stop(pid, SIGINT, err);
     if (pid > 0)
         (void)!stop(pid, SIGQUIT, &ignored);

@@ -61,6 +61,21 @@ def test_replicas_find_role_and_slot_at_once(pair_with_user):
     assert cluster.sql("SELECT slot_name FROM pg_replication_slots", "pg2") == []
 
 
+def test_synchronous_from_the_first_start(make_cluster):
+    """Role and slot of the replica are made without waiting for the replica, which needs them to come."""
+    cluster = make_cluster()
+    cluster.edit("config/primary.conf", lambda t: t + "synchronous_standby_names = 'pg2'\n")
+    cluster.up()
+    wait_until(lambda: cluster.value("SELECT sync_state FROM pg_stat_replication") == "sync", "a synchronous replica")
+    cluster.sql("CREATE TABLE t (n int)")
+    # and with another replication password, too
+    old = cluster.secrets()["POSTGRES_REPLICATION_PASSWORD"]
+    cluster.down()
+    cluster.edit(".env", lambda t: t.replace(old, "another-" + old))
+    cluster.up()
+    cluster.wait_streaming("pg2")
+
+
 def test_user_as_superuser(make_cluster):
     cluster = with_user(make_cluster(nodes=1), "superuser")
     cluster.up()
@@ -76,6 +91,10 @@ def test_scripts_of_every_kind_run_once_and_in_order(pair_with_user):
     script(cluster, "35-zst.sql.zst", subprocess.run(
         ["zstd", "-c"], input=b"INSERT INTO steps (name) VALUES ('zst');", capture_output=True,
         check=True).stdout)
+    script(cluster, "37-environment.sh", "[ \"$POSTGRESQL_PASSWORD\" = \"$PGPASSWORD\" ]\n"
+                                         "[ \"$POSTGRESQL_USERNAME $POSTGRESQL_DATABASE\" = 'app myapp' ]\n"
+                                         "test -e \"$PGDATA/PG_VERSION\"\n"
+                                         "echo 'SELECT 1' | docker_process_sql --dbname myapp\n")
     script(cluster, "40-sourced.sh", "psql -qc \"INSERT INTO steps (name) VALUES ('sourced "
                                      "$POSTGRES_USER $POSTGRES_DB')\"\n")
     script(cluster, "50-run.sh", "#!/bin/sh -e\n[ \"$POSTGRES_PASSWORD\" = \"$PGPASSWORD\" ]\n"
