@@ -8,7 +8,7 @@ pgduet() {
     docker compose exec -T "$node" pgduet "$@" </dev/null
 }
 
-cd "$(dirname "$0")/.."
+cd "$(dirname "$(readlink -f "$0")")/.."
 # shellcheck source=scripts/node.sh
 . scripts/node.sh
 node=$(find_node)

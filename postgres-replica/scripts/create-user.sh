@@ -28,7 +28,7 @@ if [ ${#words[@]} = 3 ]; then
     options+=(--schema "${words[2]}")
 fi
 
-cd "$(dirname "$0")/.."
+cd "$(dirname "$(readlink -f "$0")")/.."
 # shellcheck source=scripts/node.sh
 . scripts/node.sh
 node=$(find_node)

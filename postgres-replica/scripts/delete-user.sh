@@ -3,7 +3,7 @@
 # everything in them:  ./scripts/delete-user.sh USER [--drop-schema]
 set -euo pipefail
 
-cd "$(dirname "$0")/.."
+cd "$(dirname "$(readlink -f "$0")")/.."
 # shellcheck source=scripts/node.sh
 . scripts/node.sh
 node=$(find_node)

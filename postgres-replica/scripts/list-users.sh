@@ -2,7 +2,7 @@
 # Users, their schemas, rights and connections:  ./scripts/list-users.sh [--json]
 set -euo pipefail
 
-cd "$(dirname "$0")/.."
+cd "$(dirname "$(readlink -f "$0")")/.."
 # shellcheck source=scripts/node.sh
 . scripts/node.sh
 node=$(find_node)

@@ -3,7 +3,7 @@
 
 # Prints a service whose container runs and has pgduet in it; ends the script when nobody can be asked.
 find_node() {
-    local version node
+    local version node nodes
 
     if ! command -v docker >/dev/null; then
         die "there is no docker on this machine; hint: install Docker Engine with the Compose plugin"
@@ -15,11 +15,14 @@ find_node() {
     if ! docker version >/dev/null 2>&1; then
         die "the Docker engine does not answer; hint: 'docker version' says why"
     fi
-    node=$(docker compose ps --services --status running | sed '/^init$/d')
-    if [ -z "$node" ]; then
-        die "no node of this deployment runs; hint: docker compose up -d, docker compose logs"
-    fi
-    echo "${node%%$'\n'*}"
+    nodes=$(docker compose ps --services --status running | sed '/^init$/d')
+    for node in $nodes; do
+        if docker compose exec -T "$node" pgduet version </dev/null >/dev/null 2>&1; then
+            echo "$node"
+            return
+        fi
+    done
+    die "no node of this deployment runs; hint: docker compose up -d, docker compose logs"
 }
 
 die() {

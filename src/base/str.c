@@ -173,3 +173,18 @@ bool str_words(struct arena *arena, const char *text, const char ***ret, size_t 
     *ret_n = n;
     return true;
 }
+
+const char *str_shell(struct arena *arena, const char *text)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "_-+=:,./@%";
+    struct str out = {.arena = arena};
+
+    if (text[0] != '\0' && text[strspn(text, plain)] == '\0')
+        return text;
+    str_add(&out, "'");
+    for (; *text != '\0'; text++)
+        str_add(&out, *text == '\'' ? "'\\''" : (char[]){*text, '\0'});
+    str_add(&out, "'");
+    return str_text(&out);
+}

@@ -27,6 +27,9 @@ MUST_CHECK bool str_to_int(const char *text, int64_t min, int64_t max, int64_t *
 MUST_CHECK bool str_words(struct arena *arena, const char *text, const char ***ret, size_t *ret_n,
                           struct err *err);
 
+/* `text` as one word of a shell: quoted where it needs that. */
+const char *str_shell(struct arena *arena, const char *text);
+
 /* A growing buffer, always terminated. Start with {.arena = a}. */
 struct str {
     struct arena *arena;

@@ -3,6 +3,7 @@
  * `container prepare` is the one-shot service that runs as root before the nodes. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 
@@ -12,6 +13,7 @@
 #include "conf/contract.h"
 #include "conf/machine.h"
 #include "pg/bin.h"
+#include "pg/hba.h"
 #include "sys/fs.h"
 #include "sys/user.h"
 
@@ -120,11 +122,12 @@ static bool prepare_dirs(struct arena *arena, const struct conf *conf, struct er
 
     if (!user_find(SERVER_USER, &owner.uid, &ignored, err))
         return false;
-    if (stat(config, &st) == 0)
+    /* not config/, whose group may become 0 below */
+    if (stat(certs, &st) == 0 || stat(config, &st) == 0)
         owner.gid = st.st_gid;
     return prepare_logs(arena, conf, &owner, err) &&
            (!fs_is_dir(config) || open_tree(arena, config, err)) &&
-           (!fs_is_dir(certs) || give_tree(arena, certs, &owner, 0750, err));
+           (!fs_is_dir(certs) || give_tree(arena, certs, &owner, 0770, err));
 }
 
 /* --- a node -------------------------------------------------------------------------------------
@@ -201,6 +204,22 @@ static bool write_deployment(struct arena *arena, const struct container *c, str
                                               strlen(contract->hba), 0600, FS_NO_SYNC, err));
 }
 
+/* A finished copy is renamed to its final name, and pgduet's own records belong on the same volume.
+ */
+static bool check_place(struct arena *arena, const char *data_dir, struct err *err)
+{
+    const char *parent = path_parent(arena, data_dir);
+    struct statx dir;
+
+    /* not by device numbers: volumes of one engine have the same */
+    if (statx(AT_FDCWD, data_dir, 0, 0, &dir) != 0 ||
+        (dir.stx_attributes & STATX_ATTR_MOUNT_ROOT) == 0)
+        return true;
+    err_set(err, ERR_STATE, "a volume is mounted at the data directory %s itself", data_dir);
+    return err_hint(err, "mount it at %s, or set PGDATA=%s/data",
+                    strcmp(parent, "/") == 0 ? data_dir : parent, data_dir);
+}
+
 /* What PostgreSQL would say later and worse. */
 static bool check_data(struct arena *arena, const struct conf_node *node, const struct pg_bin *bin,
                        struct err *err)
@@ -210,6 +229,8 @@ static bool check_data(struct arena *arena, const struct conf_node *node, const 
     struct stat st;
     char *version;
 
+    if (!check_place(arena, node->data_dir, err))
+        return false;
     if (!fs_mkdirs(arena, path_parent(arena, node->data_dir), 0755, err))
         return err_hint(err, "mount the volume at a directory that user %u may write", geteuid());
     if (!check_writable(path_parent(arena, node->data_dir), err))
@@ -301,21 +322,17 @@ static bool check_identity(struct arena *arena, const struct conf *conf,
                          "taken over: dump it there and restore it here, into a new volume");
 }
 
-/* Passwords stand in run/.env now; servers and scripts need none of them in their environment. */
-static void forget_secrets(void)
+/* Passwords stand in run/.env now; servers need none of them in their environment. What init
+ * scripts bring along for themselves stays. */
+static void forget_secrets(const struct contract *contract)
 {
-    for (size_t i = 0; environ[i] != NULL;) {
-        size_t len = strcspn(environ[i], "=");
-        char name[128];
+    for (size_t i = 0; i < contract->n_secrets; i++) {
+        char *value = getenv(contract->secrets[i]);
 
-        snprintf(name, sizeof(name), "%.*s", (int)len, environ[i]);
-        if (len < sizeof(name) && strstr(name, "PASSWORD") != NULL &&
-            (str_starts(name, "POSTGRES_") || str_starts(name, "POSTGRESQL_"))) {
-            memset(environ[i] + len + 1, '\0', strlen(environ[i] + len + 1));
-            unsetenv(name);
-        } else {
-            i++;
-        }
+        if (value == NULL)
+            continue;
+        explicit_bzero(value, strlen(value));
+        unsetenv(contract->secrets[i]);
     }
 }
 
@@ -338,20 +355,26 @@ static bool become_node(struct cli *cli, char **flags, struct err *err)
         err_set(err, ERR_STATE, "PostgreSQL refuses to run as root");
         return err_hint(err, "leave `user: root` (--user 0) out: the image's user is right");
     }
+    if (getpwuid(geteuid()) == NULL) {
+        err_set(err, ERR_STATE, "user %u is not in /etc/passwd, and PostgreSQL needs that",
+                geteuid());
+        return err_hint(err, "leave `user:` (--user) out: the image's user is right");
+    }
     if (!read_contract(cli, &c, flags, err))
         return false;
     tell_contract(&c.contract);
     node = conf_find_node(&c.conf, c.contract.node);
-    if (!write_deployment(arena, &c, err) || !pg_bin_find(arena, c.conf.bindir, 0, &bin, err) ||
-        !check_data(arena, node, &bin, err) || !check_memory(arena, &c.conf, err) ||
-        !ensure_store(arena, &c, err) || !store_open(c.conf.store_dir, &store, err) ||
+    if (!write_deployment(arena, &c, err) || !hba_check(arena, &c.conf, err) ||
+        !pg_bin_find(arena, c.conf.bindir, 0, &bin, err) || !check_data(arena, node, &bin, err) ||
+        !check_memory(arena, &c.conf, err) || !ensure_store(arena, &c, err) ||
+        !store_open(c.conf.store_dir, &store, err) ||
         !check_identity(arena, &c.conf, node, store, err))
         return false;
     if (!fs_mkdirs(arena, node->log_dir, 0750, err) || access(node->log_dir, W_OK | X_OK) != 0) {
         err_set(err, ERR_STATE, "%s cannot be written by user %u", node->log_dir, geteuid());
         return err_hint(err, "docker compose run --rm init");
     }
-    forget_secrets();
+    forget_secrets(&c.contract);
     return launch_foreground(arena, &c.conf, store, node, err);
 }
 

@@ -60,6 +60,8 @@ static bool resolve_dir(struct arena *arena, const char *given, const char **ret
     const char *parent = given;
     const char *rest = "";
 
+    if (given[0] == '\0')
+        return err_set(err, ERR_USAGE, "the name of the directory is empty");
     while (realpath(parent, resolved) == NULL) {
         const char *name = strrchr(parent, '/');
 
@@ -101,14 +103,21 @@ static bool give_away(const char *path, uid_t uid, gid_t gid, struct err *err)
     return true;
 }
 
+static bool hint_another_place(struct err *err)
+{
+    return err_hint(err, "choose a directory that you may make there");
+}
+
 static bool make_dir(struct arena *arena, const struct init *init, struct err *err)
 {
     if (!fs_mkdirs(arena, path_parent(arena, init->dir), 0755, err))
-        return false;
+        return hint_another_place(err);
     if (mkdir(init->dir, 0755) == 0)
         return true;
-    if (errno != EEXIST)
-        return err_set(err, ERR_IO, "make %s: %m", init->dir);
+    if (errno != EEXIST) {
+        err_set(err, ERR_IO, "make %s: %m", init->dir);
+        return hint_another_place(err);
+    }
     if (fs_is_empty_dir(init->dir))
         return true;
     if (!fs_is_dir(init->dir))
@@ -351,14 +360,14 @@ static void tell_next(struct arena *arena, const struct init *init, const char *
     if (init->nodes > 1)
         printf(" to %d", init->port + init->nodes - 1);
     if (!init->docker) {
-        printf("\nnext: pgduet -C %s up\n", given);
+        printf("\nnext: pgduet -C %s up\n", str_shell(arena, given));
         return;
     }
     printf("\npasswords, made for this folder alone: %s/.env\n", init->dir);
     if (!is_beside_dockerfile(arena, init->dir))
         puts("the image, once, in pgduet's sources: docker build -t pgduet:17 -f docker/Dockerfile "
              ".");
-    printf("next: cd %s && docker compose up -d\n", given);
+    printf("next: cd %s && docker compose up -d\n", str_shell(arena, given));
 }
 
 static bool check_wishes(const struct init *init, bool repair, struct err *err)

@@ -213,7 +213,7 @@ static bool follow(struct arena *arena, struct source *sources, size_t n, struct
 static bool missing(const struct source *source, struct err *err)
 {
     err_set(err, ERR_NOT_FOUND, "node %s has no logs yet in '%s'", source->node->name, source->dir);
-    return err_hint(err, "'pgduet up' starts it");
+    return err_hint(err, "it has not been started yet: see 'pgduet status'");
 }
 
 /* Leave out nodes that never ran here, as long as there is another. */

@@ -148,13 +148,13 @@ static void print_notes(const struct request *request)
                     ? ""
                     : "; 'pgduet url --for admin' shows the superuser's");
     if (request->asked && !request->user_exists)
-        fprintf(stderr, "pgduet: user '%s' does not exist; hint: 'pgduet user create %s'\n",
-                request->user, request->user);
+        fprintf(stderr, "pgduet: user '%s' does not exist; hint: pgduet user create %s\n",
+                request->user, str_shell(request->cli->arena, request->user));
     else if (request->asked && shadow && !request->has_shadow)
         fprintf(stderr,
-                "pgduet: '%s' has no schema '" URL_SHADOW_SCHEMA "'; hint: 'pgduet user create %s "
-                "--schema " URL_SHADOW_SCHEMA "' adds it\n",
-                request->user, request->user);
+                "pgduet: '%s' has no schema '" URL_SHADOW_SCHEMA "'; hint: pgduet user create %s "
+                "--schema " URL_SHADOW_SCHEMA " adds it\n",
+                request->user, str_shell(request->cli->arena, request->user));
 }
 
 static bool refuse_pooled(const struct request *request, struct err *err)

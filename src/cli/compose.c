@@ -171,6 +171,9 @@ static const char *env(struct arena *arena, const char *example,
                                "control.%s",
                                rest != NULL ? rest : "\n");
 
+    text = replace(arena, text, "\n#COMPOSE_PROJECT_NAME=", "\nCOMPOSE_PROJECT_NAME=");
+    text = set(arena, text, "COMPOSE_PROJECT_NAME",
+               str_fmt(arena, "postgres-replica-%s", random_hex(arena, 4)));
     for (size_t i = 0; i < COUNT_OF(passwords); i++)
         text = set(arena, text, passwords[i], random_password(arena, PASSWORD_LENGTH));
     if (wishes->memory != NULL)

@@ -46,7 +46,18 @@ static void note_unused(struct reader *r)
 
         if (r->used[i] || !(str_starts(name, "POSTGRES_") || contract_is_bitnami(r->arena, name)))
             continue;
-        reader_note(r, str_fmt(r->arena, "%s is ignored: it has no meaning here", name));
+        reader_note(r, str_fmt(r->arena, "%s is ignored: only init scripts see it", name));
+    }
+}
+
+static void list_secrets(struct reader *r)
+{
+    r->out.secrets = ARENA_ARRAY(r->arena, const char *, r->n_vars + 1);
+    for (size_t i = 0; i < r->n_vars; i++) {
+        const char *name = r->vars[i].name;
+
+        if (r->used[i] && strstr(name, "PASSWORD") != NULL && !str_ends(name, "_FILE"))
+            r->out.secrets[r->out.n_secrets++] = name;
     }
 }
 
@@ -111,6 +122,7 @@ bool contract_read(struct arena *arena, const struct contract_in *in, struct con
         !contract_take_arguments(&r, err))
         return false;
     note_unused(&r);
+    list_secrets(&r);
     if (!check_result(&r, err))
         return false;
     r.out.conf = r.conf;

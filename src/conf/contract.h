@@ -22,7 +22,9 @@ struct contract {
     const char *conf;     /* text of pgduet.conf */
     const char *env;      /* text of .env */
     const char *hba;      /* text of an own hba_file; NULL: the one of the deployment serves */
-    const char **notes;   /* sentences for the log: what is understood in another way, or ignored */
+    const char **secrets; /* names of the variables whose passwords are in `env` now */
+    size_t n_secrets;
+    const char **notes; /* sentences for the log: what is understood in another way, or ignored */
     size_t n_notes;
 };
 

@@ -202,39 +202,14 @@ static bool take_flags(struct reader *r, const char *const *words, struct err *e
     return true;
 }
 
-/* One word as a shell would cut it off, without expansions. NULL: a quote is not closed. */
-static const char *cut_word(struct arena *arena, const char **at)
-{
-    struct str out = {.arena = arena};
-    const char *p = *at;
-    char quote = '\0';
-
-    for (; *p != '\0' && (quote != '\0' || *p != ' '); p++) {
-        if (quote == '\0' && (*p == '\'' || *p == '"'))
-            quote = *p;
-        else if (*p == quote)
-            quote = '\0';
-        else if (*p == '\\' && quote != '\'' && p[1] != '\0')
-            str_add_len(&out, ++p, 1);
-        else
-            str_add_len(&out, p, 1);
-    }
-    *at = p;
-    return quote == '\0' ? str_text(&out) : NULL;
-}
-
 bool contract_take_extra_flags(struct reader *r, struct err *err)
 {
-    const char *at = r->extra_flags == NULL ? "" : r->extra_flags;
-    const char **words = ARENA_ARRAY(r->arena, const char *, strlen(at) / 2 + 2);
-    size_t n = 0;
+    const char **words;
+    size_t n;
 
-    while (at += strspn(at, " "), *at != '\0') {
-        words[n] = cut_word(r->arena, &at);
-        if (words[n++] == NULL)
-            return err_set(err, ERR_INVALID, "POSTGRESQL_EXTRA_FLAGS: a quote is not closed");
-    }
-    if (!take_flags(r, words, err))
+    if (r->extra_flags == NULL)
+        return true;
+    if (!str_words(r->arena, r->extra_flags, &words, &n, err) || !take_flags(r, words, err))
         return err_wrap(err, "POSTGRESQL_EXTRA_FLAGS");
     return true;
 }

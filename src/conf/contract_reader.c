@@ -364,17 +364,6 @@ void reader_set_common(struct reader *r, const char *node)
     reader_set(r, "postgres", "local_auth", "peer");
 }
 
-static const char *shell_quote(struct arena *arena, const char *text)
-{
-    struct str out = {.arena = arena};
-
-    str_add(&out, "'");
-    for (; *text != '\0'; text++)
-        str_add(&out, *text == '\'' ? "'\\''" : (char[]){*text, '\0'});
-    str_add(&out, "'");
-    return str_text(&out);
-}
-
 bool reader_put_initdb_args(struct reader *r, const struct var *args, const struct var *wal_dir,
                             struct err *err)
 {
@@ -383,7 +372,7 @@ bool reader_put_initdb_args(struct reader *r, const struct var *args, const stru
     if (wal_dir->value != NULL) {
         all.name = args->value != NULL ? args->name : wal_dir->name;
         all.value = str_fmt(r->arena, "%s%s--waldir=%s", args->value != NULL ? args->value : "",
-                            args->value != NULL ? " " : "", shell_quote(r->arena, wal_dir->value));
+                            args->value != NULL ? " " : "", str_shell(r->arena, wal_dir->value));
     }
     return all.value == NULL || reader_put(r, "postgres", "initdb_args", &all, err);
 }

@@ -91,8 +91,8 @@ static void connect_hint(const char *text, struct err *err)
         {"too many clients", "close some connections, or raise max_connections"},
         {"remaining connection slots", "close some connections, or raise max_connections"},
         {"no pg_hba.conf entry", "add a rule for this client to config/pg_hba.conf"},
-        {"Connection refused", "the server does not run: `pgduet up` starts it"},
-        {"No such file or directory", "the server does not run: `pgduet up` starts it"},
+        {"Connection refused", "the server does not run: see `pgduet status`"},
+        {"No such file or directory", "the server does not run: see `pgduet status`"},
         {"timeout expired", "the server does not answer: see `pgduet status`"},
     };
 

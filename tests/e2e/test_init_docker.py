@@ -155,6 +155,8 @@ def test_passwords_are_private_strong_and_new(place):
 def test_env_has_what_the_example_has(place):
     place().ok()
     env, example = settings(place.dir / ".env"), settings(place.dir / ".env.example")
+    # copies of the folder must not share their volumes
+    assert re.fullmatch(r"postgres-replica-[0-9a-f]{8}", env.pop("COMPOSE_PROJECT_NAME"))
     for untouched in (env, example):
         for name in PASSWORDS:
             assert untouched.pop(name) or untouched is example

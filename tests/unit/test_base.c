@@ -283,6 +283,19 @@ static void clock_wall_is_iso(void **state)
     assert_true(text[10] == 'T' && text[19] == '.' && text[23] == 'Z');
 }
 
+static void shell_words_are_quoted_where_they_need_it(void **state)
+{
+    static const char *const cases[][2] = {
+        {"/srv/pg-1", "/srv/pg-1"}, {"", "''"},     {"a b", "'a b'"}, {"it's", "'it'\\''s'"},
+        {"a;rm", "'a;rm'"},         {"$x", "'$x'"}, {"~", "'~'"},     {"\xc3\xa4", "'\xc3\xa4'"},
+    };
+    AUTO_ARENA arena = arena_new();
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(cases); i++)
+        assert_string_equal(str_shell(arena, cases[i][0]), cases[i][1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -302,6 +315,7 @@ int main(void)
         cmocka_unit_test(str_grows),
         cmocka_unit_test(clock_left_is_bounded),
         cmocka_unit_test(clock_wall_is_iso),
+        cmocka_unit_test(shell_words_are_quoted_where_they_need_it),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

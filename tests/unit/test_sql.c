@@ -128,7 +128,7 @@ static void nobody_listens(void **state)
     assert_non_null(strstr(err.text, str_fmt(arena, "%s/.s.PGSQL.5999", dir)));
     assert_null(strchr(err.text, '\n'));
     assert_null(strstr(err.text, "geheim"));
-    assert_string_equal(err.hint, "the server does not run: `pgduet up` starts it");
+    assert_string_equal(err.hint, "the server does not run: see `pgduet status`");
 }
 
 /* One that is not there, one that accepts and says nothing, one that says nonsense: together they
