@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from utils import IMAGE, MASTER, NODES, docker, is_running, wait_exit, wait_ready, wait_until
+from utils import DATA, IMAGE, MASTER, NODES, docker, is_running, wait_exit, wait_ready, wait_until
 
 GOOD = {"POSTGRES_PASSWORD": "a-good-password-for-tests"}
 HINT = r"openssl rand -base64 32"
@@ -202,7 +202,7 @@ def test_no_engine(deployment, script):
 def path_with(directory, docker_script):
     """A PATH whose docker is this script, or that has none."""
     directory.mkdir()
-    for name in ("bash", "sed", "dirname", "env"):
+    for name in ("bash", "sed", "dirname", "readlink", "env"):
         (directory / name).symlink_to(next(f"{place}/{name}" for place in ("/usr/bin", "/bin")
                                            if os.path.exists(f"{place}/{name}")))
     if docker_script:
@@ -220,6 +220,27 @@ def test_old_or_no_compose(deployment, fake, pattern):
     env = path_with(deployment.base / "bin", fake)
     for script in SCRIPTS:
         deployment.script(script, *ARGUMENTS.get(script, ()), env=env).fails(pattern, code=3)
+
+
+def test_volume_at_the_data_directory_itself(sandbox):
+    """As with the official image. A copy could not be renamed there, and pgduet's records would be lost."""
+    container = sandbox.start("-v", f"{sandbox.volume('inner')}:{DATA}", env=GOOD)
+    assert wait_exit(container) == 1
+    one_message(docker("logs", container).text, f"mounted at the data directory {DATA} itself",
+                "mount it at /bitnami/postgresql, or set PGDATA=")
+
+
+def test_unknown_user(sandbox):
+    container = sandbox.start("--user", "5000:0", env=GOOD)
+    assert wait_exit(container) == 1
+    one_message(docker("logs", container).text, "user 5000 is not in /etc/passwd")
+
+
+def test_nonsense_as_login_method(sandbox):
+    container = sandbox.start(env={**GOOD, "POSTGRES_HOST_AUTH_METHOD": "nonsense"})
+    assert wait_exit(container) == 1
+    assert "nonsense" in docker("logs", container).text
+    assert sandbox.in_volume("ls -A /v").ok().out == ""
 
 
 def test_as_root(sandbox):

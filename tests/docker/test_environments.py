@@ -1,12 +1,13 @@
 """One container alone, and what it makes of the official image's variables and of Bitnami's."""
 
 import gzip
+import os
 import re
 
 import psycopg2
 import pytest
 
-from utils import (DATA, IMAGE, connect, docker, inspect, is_running, new_password, psql, query, wait_exit,
+from utils import (DATA, IMAGE, connect, docker, inspect, is_running, new_password, psql, query, run, wait_exit,
                    wait_log, wait_ready, wait_until)
 
 
@@ -70,12 +71,13 @@ def test_only_a_password(sandbox):
 
 def test_user_database_and_scripts(sandbox):
     password = new_password()
+    # a script's own variables are its own business
     place = scripts_dir(
-        sandbox, **{"10-table__sql": "CREATE TABLE steps (n serial, name text);",
+        sandbox, **{"05__sh": '[ "$POSTGRES_EXTRA_PASSWORD" = extra ]\n'}, **{"10-table__sql": "CREATE TABLE steps (n serial, name text);",
                     "20__sql__gz": gzip.compress(b"INSERT INTO steps (name) VALUES ('gz');"),
                     "30__sh": "psql -c \"INSERT INTO steps (name) VALUES ('$POSTGRES_USER $POSTGRES_DB')\"\n"})
     env = {"POSTGRES_USER": "shop", "POSTGRES_PASSWORD": password, "POSTGRES_DB": "store",
-           "POSTGRES_INITDB_ARGS": "--wal-segsize=4"}
+           "POSTGRES_INITDB_ARGS": "--wal-segsize=4", "POSTGRES_EXTRA_PASSWORD": "extra"}
     container = sandbox.start("-v", f"{place}:/docker-entrypoint-initdb.d:ro", env=env, publish=True)
     wait_ready(container)
     connection = client(sandbox, "shop", password, "store")
@@ -227,8 +229,8 @@ def master_and_slave(sandbox):
     secrets = {"POSTGRESQL_PASSWORD": new_password(), "POSTGRESQL_REPLICATION_PASSWORD": new_password(),
                "POSTGRESQL_REPLICATION_USER": "repl_user"}
 
-    def start(role, name):
-        env = {**secrets, "POSTGRESQL_REPLICATION_MODE": role}
+    def start(role, name, **more):
+        env = {**secrets, **more, "POSTGRESQL_REPLICATION_MODE": role}
         if role == "slave":
             env |= {"POSTGRESQL_MASTER_HOST": "master-host", "POSTGRESQL_CLUSTER_APP_NAME": "slave_one"}
         else:
@@ -257,6 +259,46 @@ def test_slave_follows_and_keeps_its_role(sandbox, master_and_slave):
     docker("restart", slave).ok()
     wait_ready(slave)
     assert psql(slave, "SELECT pg_is_in_recovery(), count(*) FROM t", dbname="store") == "f|2"
+
+
+def test_synchronous_master_and_slave(sandbox, master_and_slave):
+    """The role by which the slave connects is made without waiting for the slave's confirmation."""
+    master = master_and_slave("master", "m", POSTGRESQL_NUM_SYNCHRONOUS_REPLICAS="1",
+                              POSTGRESQL_CLUSTER_APP_NAME="slave_one", POSTGRESQL_SYNCHRONOUS_COMMIT_MODE="on")
+    slave = master_and_slave("slave", "s")
+    wait_ready(master)
+    wait_ready(slave)
+    wait_until(lambda: psql(master, "SELECT sync_state FROM pg_stat_replication") == "sync", "a synchronous slave")
+    psql(master, "CREATE TABLE t (n int)", dbname="store")
+
+
+def test_places_ports_and_flags(sandbox):
+    env = {"POSTGRESQL_PASSWORD": new_password(), "POSTGRESQL_PORT_NUMBER": "6000",
+           "POSTGRESQL_VOLUME_DIR": "/bitnami/postgresql/deeper", "POSTGRESQL_EXTRA_FLAGS": "-c work_mem=9MB -N 41",
+           "POSTGRESQL_INITDB_ARGS": "--wal-segsize=4", "POSTGRESQL_ALLOW_REMOTE_CONNECTIONS": "no"}
+    container = sandbox.start(env=env)
+    wait_ready(container)
+    out = docker("exec", container, "psql", "-p", "6000", "-U", "postgres", "-Atc",
+                 "SELECT current_setting('work_mem'), current_setting('max_connections'), "
+                 "current_setting('data_directory'), current_setting('wal_segment_size'), "
+                 "current_setting('listen_addresses')").ok().out
+    assert out == "9MB|41|/bitnami/postgresql/deeper/data|4MB|127.0.0.1\n"
+
+
+def test_tls(sandbox):
+    place = sandbox.base / "certs"
+    place.mkdir()
+    run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=db",
+         "-keyout", place / "key", "-out", place / "crt"]).ok()
+    (place / "key").chmod(0o600)
+    os.chown(place / "key", 1001, 0)
+    password = new_password()
+    container = sandbox.start("-v", f"{place}:/certs:ro", publish=True, env={
+        "POSTGRESQL_PASSWORD": password, "POSTGRESQL_ENABLE_TLS": "yes", "POSTGRESQL_TLS_CERT_FILE": "/certs/crt",
+        "POSTGRESQL_TLS_KEY_FILE": "/certs/key"})
+    wait_ready(container)
+    connection = connect(sandbox.port, "postgres", password, "postgres", sslmode="require")
+    assert query(connection, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()") == [(True,)]
 
 
 def test_misspelt_setting_of_ours(sandbox):

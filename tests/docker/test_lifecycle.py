@@ -174,6 +174,48 @@ def test_stop_and_start_in_any_order(deployment, order):
     d.wait_rows("before", "after")
 
 
+def test_a_replica_promoted_by_hand_is_stopped(deployment):
+    """Two primaries never both take writes; the page says how it comes back."""
+    d = started(deployment)
+    d.exec(REPLICA, "touch", "/tmp/pg_failover_trigger").ok()
+    hold_true(lambda: d.health(REPLICA, "replica"), "the trigger file of old has no effect", 1)
+    d.exec(REPLICA, "pg_ctl", "promote")
+    wait_until(lambda: d.node(REPLICA)["state"] == "failed", "the second primary to be stopped")
+    assert d.health(MASTER, "primary")
+    d.write("after")
+    d.shell(f"docker compose stop {REPLICA}\n"
+            f"docker compose run --rm --no-deps --entrypoint mv {REPLICA} {DATA} {DATA}.old\n"
+            f"docker compose start {REPLICA}\n").ok()
+    d.wait_streams(60)
+    d.wait_rows("after")
+
+
+def test_synchronous_with_another_password(deployment):
+    """What the replica needs to connect is changed without waiting for the replica."""
+    d = deployment
+    d.append("config/master-conf/postgresql.conf", "synchronous_standby_names = '\"postgres-replica\"'\n")
+    started(d)
+    wait_until(lambda: d.psql(MASTER, "SELECT sync_state FROM pg_stat_replication") == "sync", "a synchronous replica")
+    d.passwords["POSTGRES_REPLICATION_PASSWORD"] = "another-good-password-for-replication"
+    d.write_env()
+    d.up().wait_streams()
+    d.write("row")
+    d.wait_rows("row")
+
+
+@pytest.mark.parametrize("preset,buffers", [("medium", "1GB"), ("large", "4GB"), ("xlarge", "8GB")])
+def test_memory_presets(make_deployment, preset, buffers):
+    """Sizes of the page's table, on whatever machine: nothing of it is touched before it is needed."""
+    d = make_deployment(settings={"PGDUET_MEMORY": preset, "POSTGRES_MEMORY_LIMIT": "0"})
+    d.compose("up", "-d", MASTER).ok()
+    fits = "needs" not in wait_until(lambda: "needs" in d.logs(MASTER) and d.logs(MASTER)
+                                     or d.health(MASTER, "ready") and "ready", f"{preset} to run or to be refused")
+    if fits:
+        assert d.psql(MASTER, "SHOW shared_buffers") == buffers
+    else:
+        assert re.search(rf"memory = {preset} needs .* and this container has", d.logs(MASTER))
+
+
 def test_stop_is_a_fast_and_clean_shutdown(deployment):
     """With a client connected, on whose leaving a smart shutdown would wait."""
     d = started(deployment)
@@ -309,12 +351,41 @@ def test_other_folder_with_the_same_volumes_is_refused(pair):
     assert pair.wait_streams()
 
 
-def test_logs_belong_to_the_folders_owner(pair):
-    """Who owns the folder reads the logs without sudo; nobody else does."""
-    owner = (pair.dir / "config").stat().st_gid
-    for path in [pair.dir / "logs/master", *(pair.dir / "logs/master").glob("*.log")]:
-        stat = path.stat()
-        assert (stat.st_uid, stat.st_gid) == (1001, owner) and stat.st_mode & 0o047 == 0o040, path
+def as_user(user, command, cwd):
+    return run(["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "sh", "-c", command], cwd=cwd)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes other users, which takes root")
+@pytest.mark.parametrize("config_mode", [0o755, 0o700])
+def test_the_folder_stays_its_owners(deployment, config_mode):
+    """Who owns it reads the logs and works in certs/ without sudo, also after a second start; nobody else does."""
+    d = deployment
+    (d.dir / "config").chmod(config_mode)
+    run(["chown", "-R", "4000:4000", d.dir]).ok()
+    for _ in range(2):
+        d.up().wait_streams()
+        as_user(4000, "cat logs/master/*.log logs/replica/*.log", d.dir).ok().has("database system is ready")
+        as_user(4000, "echo >>config/pg_hba.conf; openssl genrsa -out certs/ca.key 2048; rm -f certs/ca.key", d.dir).ok()
+        assert as_user(4001, "cat logs/master/*.log", d.dir).code != 0
+        d.compose("down").ok()
+
+
+def test_two_folders_share_nothing(make_deployment):
+    """As `init --docker` writes them: without a name from outside, only the .env tells them apart."""
+    places = [make_deployment() for _ in range(2)]
+    for d in places:
+        del d.env["COMPOSE_PROJECT_NAME"]
+        d.base.chmod(0o777)
+        run(["docker", "run", "--rm", "-v", f"{d.base}:/v", "--entrypoint", "pgduet", IMAGE, "init", "--docker",
+             "/v/same"]).ok()
+        d.dir = d.base / "same"
+        d.make_private()
+        d.env["POSTGRES_CPUS"] = "0"
+        d.passwords = {name: d.read_env()[name] for name in d.passwords}
+        d.up().wait_streams()
+    assert places[0].system_identifier() != places[1].system_identifier()
+    for d in places:
+        assert query(d.app(MASTER), "SELECT 1") == [(1,)]
 
 
 def test_the_folder_that_init_writes_for_three_nodes(deployment):
