@@ -24,6 +24,7 @@ struct start {
     struct beacon beacon; /* strings are of the present look only */
     const char *role;     /* once it is ready */
     const char *shown;    /* the last progress line */
+    const char *error;    /* the error in it; NULL: none */
 };
 
 static volatile sig_atomic_t started_guards;
@@ -164,9 +165,12 @@ static void tell(struct arena *life, struct start *start, msec began)
         line = str_fmt(life, "%s: %s, ready", start->node->name, b->role);
     else
         line = str_fmt(life, "%s: %s, %s", start->node->name, b->state, what);
-    if (str_equal(line, start->shown))
+    /* every further try says the same of "starting" and of "crashed" */
+    if (str_equal(line, start->shown) ||
+        (start->error != NULL && str_equal(b->error, start->error)))
         return;
     start->shown = line;
+    start->error = b->error[0] != '\0' ? str_dup(life, b->error) : NULL;
     fprintf(stderr, "[%5.1f s] %s\n", (double)(clock_now() - began) / 1000, line);
 }
 

@@ -94,6 +94,7 @@ def test_the_failing_primary_is_named_and_not_the_waiting_replica(fresh_pair, da
     word = damage(data, away)
     result = fresh_pair.run("up", "--timeout", "8")
     result.fails(1, [r"pgduet: pg1\b", word])
+    assert len(re.findall(word, result.err)) <= 2, "once on the way, and once in the end"
     assert not re.search(r"^pgduet: pg2\b", result.err, re.M), result
     wait_until(lambda: re.search(word, str(fresh_pair.beacon("pg1").get("error"))),
                "the server's word in pg1's state")
