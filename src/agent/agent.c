@@ -65,16 +65,10 @@ static void init_peers(struct node *node)
 
 static bool set_up(struct node *node, struct err *err)
 {
-    node->conf_arena = arena_new();
-    if (!conf_load(node->conf_arena, node->dir, &node->conf, err) ||
-        !conf_check_secrets(&node->conf, err))
-        return false;
-    node->self = conf_find_node(&node->conf, node->name);
-    if (node->self == NULL)
-        return err_set(err, ERR_INVALID, "pgduet.conf has no [node %s]", node->name);
-    if (!store_open(node->conf.store_dir, &node->store, err) || !find_binaries(node, err) ||
-        !watch_new(&node->watch, err) || !fs_mkdirs(node->life, node->self->log_dir, 0750, err) ||
-        !watch_store(node, err) || !publish_wish(node, "run", err))
+    if (!node_load_first_conf(node, err) || !store_open(node->conf.store_dir, &node->store, err) ||
+        !find_binaries(node, err) || !watch_new(&node->watch, err) ||
+        !fs_mkdirs(node->life, node->self->log_dir, 0750, err) || !watch_store(node, err) ||
+        !publish_wish(node, "run", err))
         return false;
     /* a server that runs already is adopted: its directory is watched from now on */
     if (fs_is_dir(node->self->data_dir) && !watch_add(node->watch, node->self->data_dir, err))

@@ -60,6 +60,7 @@ struct node {
     msec retry_at;
     char error[1024];      /* last failure; empty when all is well */
     char conf_error[1024]; /* why the generated files could not be made anew */
+    char file_error[1024]; /* why pgduet.conf and .env could not be read; older settings hold */
     char op_stopped[64];   /* the restart operation this server was stopped for */
     char incarnation[33];
 
@@ -103,6 +104,10 @@ void node_begin_configure(struct node *node);
 bool node_op_wants(const struct node *node, const char *kind);
 void node_op_finish(struct node *node, const char *kind, bool ok, const char *message);
 void node_operations(struct node *node, bool ready);
+/* operations.c: read pgduet.conf and .env at the agent's start. The pgduet.conf accepted last
+ * serves in place of a wrong one: a mistake that nobody has loaded must not leave a server alone.
+ */
+MUST_CHECK bool node_load_first_conf(struct node *node, struct err *err);
 /* operations.c: read the configuration again where that is asked for, then configure. */
 void node_begin_reload(struct node *node);
 

@@ -71,18 +71,17 @@ void node_op_finish(struct node *node, const char *kind, bool ok, const char *me
     node_failed(node, &err);
 }
 
-/* Read pgduet.conf and .env again; the old ones stay when the new ones are wrong. */
-static bool load_conf(struct node *node, struct err *err)
+static bool take_conf(struct node *node, bool kept, struct err *err)
 {
     struct arena *arena = arena_new();
     struct conf conf;
+    bool ok = kept ? conf_load_kept(arena, node->dir, node->name, &conf, err)
+                   : conf_load(arena, node->dir, &conf, err);
 
-    if (!conf_load(arena, node->dir, &conf, err) || !conf_check_secrets(&conf, err)) {
-        arena_free(&arena);
-        return false;
-    }
-    if (conf_find_node(&conf, node->name) == NULL) {
-        err_set(err, ERR_INVALID, "pgduet.conf has no [node %s] any more", node->name);
+    ok = ok && conf_check_secrets(&conf, err);
+    if (ok && conf_find_node(&conf, node->name) == NULL)
+        ok = err_set(err, ERR_INVALID, "pgduet.conf has no [node %s] any more", node->name);
+    if (!ok) {
         arena_free(&arena);
         return false;
     }
@@ -90,6 +89,42 @@ static bool load_conf(struct node *node, struct err *err)
     node->conf_arena = arena;
     node->conf = conf;
     node->self = conf_find_node(&node->conf, node->name);
+    return true;
+}
+
+static void keep_conf(struct node *node)
+{
+    struct err err = ERR_INIT;
+
+    node->file_error[0] = '\0';
+    if (!conf_keep(node->turn, &node->conf, node->name, &err))
+        node_log(node, "%s", err.text);
+}
+
+bool node_load_first_conf(struct node *node, struct err *err)
+{
+    struct err ignored = ERR_INIT;
+
+    if (take_conf(node, false, err)) {
+        keep_conf(node);
+        return true;
+    }
+    if (!take_conf(node, true, &ignored))
+        return false;
+    node_log(node, "%s; going on with the settings accepted last", err->text);
+    snprintf(node->file_error, sizeof(node->file_error), "%s", err->text);
+    return true;
+}
+
+/* Read them again; the old ones stay when the new ones are wrong. */
+static bool load_conf(struct node *node, struct err *err)
+{
+    if (!take_conf(node, false, err)) {
+        node_log(node, "%s", err->text);
+        snprintf(node->file_error, sizeof(node->file_error), "%s", err->text);
+        return false;
+    }
+    keep_conf(node);
     health_reset(&node->health);                            /* the password may be another */
     node->objects_checked = node->database_checked = false; /* passwords, nodes may be new */
     return true;
@@ -100,8 +135,6 @@ void node_begin_reload(struct node *node)
     struct err err = ERR_INIT;
 
     if (node->view.reload_wanted && !load_conf(node, &err)) {
-        node_log(node, "%s", err.text);
-        snprintf(node->conf_error, sizeof(node->conf_error), "%s", err.text);
         node_op_finish(node, "reload", false, err.text);
         return;
     }

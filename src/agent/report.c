@@ -78,8 +78,11 @@ bool node_is_ready(const struct node *node)
 
 static const char *shown_error(const struct node *node)
 {
-    if (node->error[0] != '\0' || node->conf_error[0] != '\0')
-        return node->error[0] != '\0' ? node->error : node->conf_error;
+    const char *const errors[] = {node->error, node->conf_error, node->file_error};
+
+    for (size_t i = 0; i < COUNT_OF(errors); i++)
+        if (errors[i][0] != '\0')
+            return errors[i];
     if (node->decision.stuck)
         return node->decision.reason;
     return node->view.server == SERVER_UP ? node->health.error : "";

@@ -346,6 +346,7 @@ bool conf_parse(struct arena *arena, const char *dir, const char *conf_text, con
 
     reader.conf.dir = str_dup(arena, dir);
     reader.conf.path = path_join(arena, dir, FILE_NAME);
+    reader.conf.text = str_dup(arena, conf_text);
     if (!ini_parse(arena, FILE_NAME, conf_text, &ini, err) || !set_defaults(&reader, err))
         return false;
     reader.conf.gucs = ARENA_ARRAY(arena, struct conf_guc, ini.n);
@@ -384,13 +385,15 @@ static bool real_path(struct arena *arena, const char *path, const char **ret, s
     return true;
 }
 
-bool conf_load(struct arena *arena, const char *dir, struct conf *ret, struct err *err)
+/* `name`: of the configuration file, below the directory. */
+static bool load(struct arena *arena, const char *dir, const char *name, struct conf *ret,
+                 struct err *err)
 {
     const char *real = NULL;
     char *conf_text = NULL;
     char *env_text = NULL;
 
-    if (!real_path(arena, dir, &real, err) || !read_text(arena, real, FILE_NAME, &conf_text, err))
+    if (!real_path(arena, dir, &real, err) || !read_text(arena, real, name, &conf_text, err))
         return false;
     if (fs_exists(path_join(arena, real, ".env")) &&
         !read_text(arena, real, ".env", &env_text, err))
@@ -405,6 +408,29 @@ bool conf_load(struct arena *arena, const char *dir, struct conf *ret, struct er
             ret->nodes[i].data_dir = str_dup(arena, resolved);
     }
     return true;
+}
+
+bool conf_load(struct arena *arena, const char *dir, struct conf *ret, struct err *err)
+{
+    return load(arena, dir, FILE_NAME, ret, err);
+}
+
+/* Named so that nobody takes the run directory for a deployment. */
+static const char *kept_name(struct arena *arena, const char *node)
+{
+    return str_fmt(arena, "run/%s/" FILE_NAME ".accepted", node);
+}
+
+bool conf_keep(struct arena *arena, const struct conf *conf, const char *node, struct err *err)
+{
+    return fs_write(path_join(arena, conf->dir, kept_name(arena, node)), conf->text,
+                    strlen(conf->text), 0600, FS_NO_SYNC, err);
+}
+
+bool conf_load_kept(struct arena *arena, const char *dir, const char *node, struct conf *ret,
+                    struct err *err)
+{
+    return load(arena, dir, kept_name(arena, node), ret, err);
 }
 
 static bool named_dir(struct arena *arena, const char *dir, const char *from, const char **ret,

@@ -69,6 +69,8 @@ struct conf {
     const char *admin_password;
     const char *replication_password;
     const char *user_password;
+
+    const char *text; /* of pgduet.conf, as read */
 };
 
 /* The deployment directory: explicit (-C), $PGDUET_DIR, the working directory or one of its
@@ -78,6 +80,14 @@ MUST_CHECK bool conf_find_dir(struct arena *arena, const char *explicit_dir, con
 
 /* Read and check DIR/pgduet.conf and DIR/.env. ERR_INVALID names file and line. */
 MUST_CHECK bool conf_load(struct arena *arena, const char *dir, struct conf *ret, struct err *err);
+
+/* Keep a copy of pgduet.conf as it was read, in the node's run directory: what was accepted last,
+ * whatever becomes of the file. conf_load_kept() reads it in place of the file; .env is not kept.
+ */
+MUST_CHECK bool conf_keep(struct arena *arena, const struct conf *conf, const char *node,
+                          struct err *err);
+MUST_CHECK bool conf_load_kept(struct arena *arena, const char *dir, const char *node,
+                               struct conf *ret, struct err *err);
 
 /* The same from texts; for `config set` to check before it writes, and for tests. */
 MUST_CHECK bool conf_parse(struct arena *arena, const char *dir, const char *conf_text,

@@ -739,6 +739,26 @@ static void load_refuses(void **state)
     assert_int_equal(conf.n_nodes, 77);
 }
 
+static void keeps_what_was_accepted(void **state)
+{
+    struct place *place = *state;
+    struct conf conf, kept;
+    struct err err = ERR_INIT;
+
+    assert_false(conf_load_kept(place->arena, place->dir, "pg1", &kept, &err));
+    assert_int_equal(err.kind, ERR_NOT_FOUND);
+    assert_true(conf_load(place->arena, place->dir, &conf, &err));
+    assert_true(
+        fs_mkdirs(place->arena, path_join(place->arena, place->dir, "run/pg1"), 0755, &err));
+    assert_true(conf_keep(place->arena, &conf, "pg1", &err));
+    put(place, "pgduet.conf", "[cluster]\nname\n", 15);
+    assert_false(conf_load(place->arena, place->dir, &conf, &err));
+    assert_true(conf_load_kept(place->arena, place->dir, "pg1", &kept, &err));
+    assert_string_equal(kept.text, conf.text);
+    assert_string_equal(kept.path, conf.path);
+    assert_string_equal(kept.nodes[0].data_dir, conf.nodes[0].data_dir);
+}
+
 #define WITH_PLACE(test) cmocka_unit_test_setup_teardown(test, setup_place, teardown_place)
 
 int main(void)
@@ -768,6 +788,7 @@ int main(void)
         WITH_PLACE(says_where_it_looked),
         WITH_PLACE(loads),
         WITH_PLACE(load_refuses),
+        WITH_PLACE(keeps_what_was_accepted),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
