@@ -11,6 +11,8 @@
 #include "sys/proc.h"
 
 enum { RETRY_FIRST = 100, RETRY_MAX = 10000, JOB_TIMEOUT = 120000, LEFTOVER_TIMEOUT = 2000 };
+/* An immediate shutdown gives frozen backends 5 s; guards end nodes 15 s after stop_timeout. */
+enum { KILL_AFTER = 10000 };
 
 /* Kinds of work beyond enum work: what to do when it ends. */
 enum job {
@@ -181,26 +183,43 @@ static void act_serve(struct node *node)
     }
 }
 
-/* Fast shutdown first; a server that does not end in time is told to end at once. */
+static void signal_stop(struct node *node, int signal, msec patience)
+{
+    node->stop_signal = signal;
+    node->stop_due = clock_now() + patience;
+    guard_link_signal(&node->guard, signal);
+}
+
 static void act_stop(struct node *node)
 {
     worker_cancel(&node->worker);
     if (node->view.restart_wanted && !node->guard.stop_wanted)
         snprintf(node->op_stopped, sizeof(node->op_stopped), "%s", node->op.id);
-    if (!node->stop_asked) {
-        if (node->view.restart_wanted) {
-            node->conf_due = true; /* limits may have moved since the reload */
-            node_history(node, "restart", str_fmt(node->turn, "asked for by %s", node->op.actor));
-        }
-        node->stop_asked = true;
-        node->stop_asked_at = clock_now();
-        guard_link_signal(&node->guard, SIGINT);
-        node->again = true;
-    } else if (clock_now() - node->stop_asked_at > node->conf.stop_timeout) {
+    if (node->stop_asked)
+        return;
+    if (node->view.restart_wanted) {
+        node->conf_due = true; /* limits may have moved since the reload */
+        node_history(node, "restart", str_fmt(node->turn, "asked for by %s", node->op.actor));
+    }
+    node->stop_asked = true;
+    node->again = true;
+    signal_stop(node, SIGINT, node->conf.stop_timeout);
+}
+
+/* Fast shutdown first; a server that does not end in time is told to end at once, and one that is
+ * frozen does not hear that either. The guard ends what a killed one leaves behind. */
+static void urge_stop(struct node *node)
+{
+    if (!node->stop_asked || node->guard.postmaster == 0 || clock_now() < node->stop_due)
+        return;
+    if (node->stop_signal == SIGINT) {
         node_log(node, "fast shutdown took longer than %lld s: immediate shutdown",
                  (long long)node->conf.stop_timeout / 1000);
-        node->stop_asked_at = clock_now();
-        guard_link_signal(&node->guard, SIGQUIT);
+        signal_stop(node, SIGQUIT, KILL_AFTER);
+    } else {
+        node_log(node, "the server does not end within %d s of that: killing it",
+                 KILL_AFTER / 1000);
+        signal_stop(node, SIGKILL, KILL_AFTER);
     }
 }
 
@@ -225,6 +244,7 @@ void node_begin_configure(struct node *node)
 
 void node_act(struct node *node)
 {
+    urge_stop(node); /* whatever is decided while it stops */
     switch (node->decision.action) {
     case ACT_NONE:
         break;

@@ -155,6 +155,8 @@ static int next_timeout(const struct node *node)
     }
     if (node->retry_at > clock_now() && node->retry_at < due)
         due = node->retry_at;
+    if (node->stop_asked && node->guard.postmaster != 0 && node->stop_due < due)
+        due = node->stop_due;
     return clock_left(due, TICK);
 }
 

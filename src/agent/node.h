@@ -54,8 +54,9 @@ struct node {
     bool start_asked;    /* and no answer yet */
     unsigned ended_seen; /* guard.ended when last looked */
     bool stop_asked;     /* we wanted it to end */
-    msec stop_asked_at;
-    msec up_since; /* 0: not up */
+    int stop_signal;     /* sent last for that */
+    msec stop_due;       /* then a harder one follows */
+    msec up_since;       /* 0: not up */
     unsigned failures;
     msec retry_at;
     char error[1024];      /* last failure; empty when all is well */

@@ -1,10 +1,11 @@
 """`restart`: one node, all, one after the other, with settings that must change in an order."""
 
+import os
 import signal
 
 import pytest
 
-from utils import Writer, wait_until
+from utils import Writer, is_alive, wait_until
 
 
 def started(cluster, node):
@@ -102,4 +103,18 @@ def test_interrupted_restart(fresh_pair):
     restart.wait(15)
     fresh_pair.up()
     fresh_pair.run("restart").ok()
+    fresh_pair.assert_healthy()
+
+
+@pytest.mark.parametrize("what", ["postmaster", "backend"])
+def test_restart_of_a_frozen_server(fresh_pair, what):
+    """It hears neither SIGINT nor, when the postmaster itself is frozen, SIGQUIT."""
+    fresh_pair.run("config", "set", "cluster.stop_timeout", "1s").ok()
+    fresh_pair.run("config", "reload").ok()
+    old = fresh_pair.postmaster_pid("pg2")
+    backend = fresh_pair.connect("pg2").get_backend_pid()
+    os.kill(old if what == "postmaster" else backend, signal.SIGSTOP)
+    fresh_pair.run("restart", "pg2", "--timeout", "40").ok()
+    assert fresh_pair.postmaster_pid("pg2") not in (None, old)
+    assert not is_alive(backend) and not is_alive(old)
     fresh_pair.assert_healthy()
