@@ -177,6 +177,19 @@ static bool stop_round(struct arena *arena, struct deployment *deployment, msec 
     return ok;
 }
 
+/* The same by the configuration that the node's agent accepted last, where there is one. */
+static void write_wish_blind(struct arena *arena, const char *dir, const struct conf_node *node)
+{
+    struct deployment deployment;
+    struct err err = ERR_INIT;
+
+    if (!conf_load_kept(arena, dir, node->name, &deployment.conf, &err))
+        return;
+    if (!store_open(deployment.conf.store_dir, &deployment.store, &err) ||
+        !write_wish(arena, &deployment, node, &err))
+        err_print(&err);
+}
+
 /* A mistake in pgduet.conf or .env must not keep a running cluster from being stopped: the guards
  * are found by their pid files alone. */
 static bool stop_by_pid_files(struct cli *cli, const struct err *why, struct err *err)
@@ -202,6 +215,8 @@ static bool stop_by_pid_files(struct cli *cli, const struct err *why, struct err
         if (pid == 0 || !proc_start_time(pid, &start))
             continue;
         stop.pidfd = proc_open_pidfd(pid, start);
+        if (stop.pidfd >= 0)
+            write_wish_blind(arena, dir, &node);
         if (stop.pidfd >= 0 &&
             (!ask(&stop, err) || !wait_end(&stop, clock_now() + BLIND_TIMEOUT, err)))
             ok = complain(err);

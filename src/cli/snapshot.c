@@ -83,6 +83,19 @@ static void set_lags(const struct node_snapshot *primary, struct snapshot *snaps
     }
 }
 
+/* Without a guard: was it stopped on purpose? `down` says so where no agent could. */
+static bool was_stopped(struct arena *arena, const struct deployment *deployment,
+                        const struct node_snapshot *s)
+{
+    struct member_record member;
+    struct err ignored = ERR_INIT;
+
+    if (!s->beacon.present || str_equal(s->beacon.state, "stopped"))
+        return true;
+    return member_get(deployment->store, arena, s->node->name, &member, &ignored) &&
+           member.rev != 0 && str_equal(member.wish, "stop");
+}
+
 /* What the agent says, for what the server does not answer. */
 static bool read_agent(struct arena *arena, struct deployment *deployment, struct node_snapshot *s,
                        struct err *err)
@@ -98,8 +111,7 @@ static bool read_agent(struct arena *arena, struct deployment *deployment, struc
     s->lag_bytes = -1;
     s->lag_seconds = -1;
     if (!s->guard_alive)
-        s->state =
-            s->beacon.present && !str_equal(s->beacon.state, "stopped") ? "crashed" : "stopped";
+        s->state = was_stopped(arena, deployment, s) ? "stopped" : "crashed";
     else
         s->state = s->beacon.present ? s->beacon.state : "starting";
     if (s->guard_alive && s->beacon.present && s->beacon.error[0] != '\0')

@@ -385,9 +385,9 @@ static bool real_path(struct arena *arena, const char *path, const char **ret, s
     return true;
 }
 
-/* `name`: of the configuration file, below the directory. */
-static bool load(struct arena *arena, const char *dir, const char *name, struct conf *ret,
-                 struct err *err)
+/* Names below the directory; `env_name` may be NULL. */
+static bool load(struct arena *arena, const char *dir, const char *name, const char *env_name,
+                 struct conf *ret, struct err *err)
 {
     const char *real = NULL;
     char *conf_text = NULL;
@@ -395,8 +395,8 @@ static bool load(struct arena *arena, const char *dir, const char *name, struct 
 
     if (!real_path(arena, dir, &real, err) || !read_text(arena, real, name, &conf_text, err))
         return false;
-    if (fs_exists(path_join(arena, real, ".env")) &&
-        !read_text(arena, real, ".env", &env_text, err))
+    if (env_name != NULL && fs_exists(path_join(arena, real, env_name)) &&
+        !read_text(arena, real, env_name, &env_text, err))
         return false;
     if (!conf_parse(arena, real, conf_text, env_text, ret, err))
         return false;
@@ -412,7 +412,7 @@ static bool load(struct arena *arena, const char *dir, const char *name, struct 
 
 bool conf_load(struct arena *arena, const char *dir, struct conf *ret, struct err *err)
 {
-    return load(arena, dir, FILE_NAME, ret, err);
+    return load(arena, dir, FILE_NAME, ".env", ret, err);
 }
 
 /* Named so that nobody takes the run directory for a deployment. */
@@ -430,7 +430,10 @@ bool conf_keep(struct arena *arena, const struct conf *conf, const char *node, s
 bool conf_load_kept(struct arena *arena, const char *dir, const char *node, struct conf *ret,
                     struct err *err)
 {
-    return load(arena, dir, kept_name(arena, node), ret, err);
+    const char *name = kept_name(arena, node);
+    struct err ignored = ERR_INIT;
+
+    return load(arena, dir, name, ".env", ret, &ignored) || load(arena, dir, name, NULL, ret, err);
 }
 
 static bool named_dir(struct arena *arena, const char *dir, const char *from, const char **ret,

@@ -82,8 +82,8 @@ MUST_CHECK bool conf_find_dir(struct arena *arena, const char *explicit_dir, con
 MUST_CHECK bool conf_load(struct arena *arena, const char *dir, struct conf *ret, struct err *err);
 
 /* Keep a copy of pgduet.conf as it was read, in the node's run directory: what was accepted last,
- * whatever becomes of the file. conf_load_kept() reads it in place of the file; .env is not kept.
- */
+ * whatever becomes of the file. conf_load_kept() reads it in place of the file. Secrets are not
+ * kept: they come from .env, and are none when that is wrong. */
 MUST_CHECK bool conf_keep(struct arena *arena, const struct conf *conf, const char *node,
                           struct err *err);
 MUST_CHECK bool conf_load_kept(struct arena *arena, const char *dir, const char *node,

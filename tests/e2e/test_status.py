@@ -130,6 +130,34 @@ def test_after_down(fresh_pair):
     assert fresh_pair.run("check").code == 2
 
 
+def assert_stopped(cluster):
+    node = cluster.node("pg1")
+    assert node["state"] == "stopped" and node["problem"] is None, node
+
+
+def test_after_down_without_an_agent(fresh_single):
+    """Its last beacon says 'running', and nobody is left to say that it was stopped."""
+    agent = fresh_single.agent_pid("pg1")
+    with frozen(agent):
+        down = fresh_single.start("down")
+        wait_until(lambda: fresh_single.record("members/pg1")["wish"] == "stop", "down to begin")
+        os.kill(agent, signal.SIGKILL)
+        down.wait().ok()
+    assert_stopped(fresh_single)
+
+
+def test_after_down_with_a_mistake_that_keeps_the_agent_from_starting(fresh_single):
+    env = fresh_single.path(".env").read_text()
+    fresh_single.write(".env", env + "nonsense line\n")
+    os.kill(fresh_single.agent_pid("pg1"), signal.SIGKILL)
+    wait_until(lambda: ".env:" in fresh_single.node_log("pg1"), "the agent to fail")
+    fresh_single.down()
+    fresh_single.write(".env", env)
+    assert_stopped(fresh_single)
+    fresh_single.up()
+    fresh_single.assert_healthy()
+
+
 def test_check_of_no_directory_is_unknown(make_cluster):
     result = make_cluster(init=False).run("check")
     assert result.code == 3 and (result.out + result.err).strip(), str(result)

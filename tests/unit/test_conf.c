@@ -756,6 +756,9 @@ static void keeps_what_was_accepted(void **state)
     assert_true(conf_load_kept(place->arena, place->dir, "pg1", &kept, &err));
     assert_string_equal(kept.text, conf.text);
     assert_string_equal(kept.path, conf.path);
+    put(place, ".env", "secret\n", 7);
+    assert_true(conf_load_kept(place->arena, place->dir, "pg1", &kept, &err));
+    assert_null(kept.admin_password);
     assert_string_equal(kept.nodes[0].data_dir, conf.nodes[0].data_dir);
 }
 
