@@ -202,7 +202,11 @@ static void act_stop(struct node *node)
         node_history(node, "restart", str_fmt(node->turn, "asked for by %s", node->op.actor));
     }
     node->stop_asked = true;
+    node->view.server = SERVER_STOPPING;
     node->again = true;
+    /* our own connection is none of those that a stop interrupts */
+    health_reset(&node->health);
+    node->tail.stopping = true;
     signal_stop(node, SIGINT, node->conf.stop_timeout);
 }
 
@@ -376,6 +380,7 @@ void node_server_ended(struct node *node)
     node->view.server = SERVER_DOWN;
     node->up_since = 0;
     health_reset(&node->health);
+    node->tail.stopping = false;
     if (node->stop_asked) {
         node->stop_asked = false;
         node_log(node, "server stopped");

@@ -82,6 +82,8 @@ static void take_line(struct log_tail *tail, const char *line)
     /* "... is starting up", "... is shutting down": told to every client that comes too early */
     if (word == NULL || strstr(line, "FATAL:  the database system is ") != NULL)
         return;
+    if (tail->stopping && strstr(line, "due to administrator command") != NULL)
+        return;
     if (word[0] == 'F' || word[0] == 'P')
         snprintf(tail->last_fatal, sizeof(tail->last_fatal), "%s", strstr(line, word));
     if (is_repeated(tail, strstr(line, word)))
@@ -181,6 +183,7 @@ const char *log_tail_last_fatal(struct log_tail *tail)
 
 void log_tail_forget(struct log_tail *tail)
 {
+    tail->stopping = false;
     tail->last_fatal[0] = '\0';
 }
 

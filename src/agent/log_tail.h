@@ -17,6 +17,7 @@ struct log_tail {
     int suppressed;
     char last_text[128]; /* the line repeated last, from its severity on */
     msec last_told;
+    bool stopping;        /* as we asked: whom it disconnects for that is no problem of its own */
     char last_fatal[256]; /* newest FATAL or PANIC line since log_tail_forget() */
 };
 

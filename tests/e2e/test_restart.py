@@ -118,3 +118,21 @@ def test_restart_of_a_frozen_server(fresh_pair, what):
     assert fresh_pair.postmaster_pid("pg2") not in (None, old)
     assert not is_alive(backend) and not is_alive(old)
     fresh_pair.assert_healthy()
+
+
+def test_a_stop_that_was_asked_for_is_no_problem_of_the_server(fresh_pair):
+    """What it disconnects stands in its own log, not among what went wrong."""
+    said = "due to administrator command"
+    fresh_pair.connect("pg1")
+    fresh_pair.connect("pg2")
+    fresh_pair.run("restart").ok()
+    fresh_pair.down()
+    for node in fresh_pair.names:
+        assert said in fresh_pair.server_log(node) and said not in fresh_pair.node_log(node), node
+
+
+def test_a_connection_ended_by_somebody_else_is_still_told(fresh_single):
+    fresh_single.run("restart").ok()
+    pid = fresh_single.connect().get_backend_pid()
+    fresh_single.sql("SELECT pg_terminate_backend(%s)", params=(pid,))
+    wait_until(lambda: "due to administrator command" in fresh_single.node_log("pg1"), "the line")
