@@ -289,7 +289,7 @@ static void configure_failed(struct node *node, const struct err *err)
 
     node_log(node, "%s%s%s", err->text, err->hint[0] != '\0' ? "; hint: " : "", err->hint);
     snprintf(node->conf_error, sizeof(node->conf_error), "%s", err->text);
-    node_op_finish(node, "reload", false, err->text);
+    node_op_finish(node, node->op_reloaded, false, err->text);
     if (fs_read(node->turn, path, &text, NULL, &ignored) && strstr(text, mark) != NULL) {
         node->conf_due = false;
         node->conf_role = node->decision.role;
@@ -305,7 +305,7 @@ static void configured(struct node *node)
     node->conf_error[0] = '\0';
     if (node->guard.postmaster != 0)
         guard_link_signal(&node->guard, SIGHUP);
-    node_op_finish(node, "reload", true, "");
+    node_op_finish(node, node->op_reloaded, true, "");
 }
 
 void node_work_progress(struct node *node)

@@ -63,6 +63,7 @@ struct node {
     char conf_error[1024]; /* why the generated files could not be made anew */
     char file_error[1024]; /* why pgduet.conf and .env could not be read; older settings hold */
     char op_stopped[64];   /* the restart operation this server was stopped for */
+    char op_reloaded[64];  /* the reload operation the configuration was last read for */
     char incarnation[33];
 
     /* what has been told */
@@ -103,7 +104,8 @@ void node_begin_configure(struct node *node);
 
 /* operations.c: what the store's `op` asks of this node, and reporting what came of it. */
 bool node_op_wants(const struct node *node, const char *kind);
-void node_op_finish(struct node *node, const char *kind, bool ok, const char *message);
+/* Says nothing when the operation is not `id` any more: it was given up, or replaced. */
+void node_op_finish(struct node *node, const char *id, bool ok, const char *message);
 void node_operations(struct node *node, bool ready);
 /* operations.c: read pgduet.conf and .env at the agent's start. The pgduet.conf accepted last
  * serves in place of a wrong one: a mistake that nobody has loaded must not leave a server alone.

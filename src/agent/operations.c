@@ -36,14 +36,14 @@ static void set_overall(struct op_record *op)
     }
 }
 
-static bool finish_once(struct node *node, const char *kind, bool ok, const char *message,
+static bool finish_once(struct node *node, const char *id, bool ok, const char *message,
                         struct err *err)
 {
     struct op_record op;
 
     if (!op_get(node->store, node->turn, &op, err))
         return false;
-    if (own_entry(node, &op) == NULL || !str_equal(op.kind, kind))
+    if (own_entry(node, &op) == NULL || !str_equal(op.id, id))
         return true;
     for (size_t i = 0; i < op.n_nodes; i++) {
         if (!str_equal(op.nodes[i].name, node->name))
@@ -55,15 +55,15 @@ static bool finish_once(struct node *node, const char *kind, bool ok, const char
     return op_put(node->store, &op, err);
 }
 
-void node_op_finish(struct node *node, const char *kind, bool ok, const char *message)
+void node_op_finish(struct node *node, const char *id, bool ok, const char *message)
 {
     struct err err = ERR_INIT;
 
-    if (!node_op_wants(node, kind))
+    if (own_entry(node, &node->op) == NULL || !str_equal(node->op.id, id))
         return;
     node->records_due = node->again = true;
     for (int i = 0; i < CONFLICT_RETRIES; i++) {
-        if (finish_once(node, kind, ok, message, &err))
+        if (finish_once(node, id, ok, message, &err))
             return;
         if (err.kind != ERR_CONFLICT)
             break;
@@ -134,14 +134,16 @@ void node_begin_reload(struct node *node)
 {
     struct err err = ERR_INIT;
 
+    if (node->view.reload_wanted)
+        snprintf(node->op_reloaded, sizeof(node->op_reloaded), "%s", node->op.id);
     if (node->view.reload_wanted && !load_conf(node, &err)) {
-        node_op_finish(node, "reload", false, err.text);
+        node_op_finish(node, node->op_reloaded, false, err.text);
         return;
     }
     node_begin_configure(node);
 }
 
-/* What is asked of a node whose server is down happens at its next start. */
+/* What is asked of a node whose server is down, or about to be, happens at its next start. */
 static void serve_while_down(struct node *node)
 {
     struct err err = ERR_INIT;
@@ -157,7 +159,7 @@ static void serve_while_down(struct node *node)
 
         node->conf_due = node->conf_moved = true;
         node->retry_at = 0;
-        node_op_finish(node, "reload", ok, ok ? "" : err.text);
+        node_op_finish(node, node->op.id, ok, ok ? "" : err.text);
     }
 }
 
@@ -168,15 +170,15 @@ void node_operations(struct node *node, bool ready)
 
     if (v->stop_wanted)
         return;
-    if (v->server == SERVER_DOWN && !node->start_asked &&
+    if ((v->server == SERVER_DOWN || v->server == SERVER_STOPPING) && !node->start_asked &&
         (node->worker.fd < 0 || node->worker.kind == WORK_CLONE))
         serve_while_down(node);
     if (!node_op_wants(node, "restart") || !stopped_for_it)
         return;
     if (node->decision.stuck)
-        node_op_finish(node, "restart", false, node->decision.reason);
+        node_op_finish(node, node->op.id, false, node->decision.reason);
     else if (v->server != SERVER_UP && node->failures >= GIVE_UP_AFTER)
-        node_op_finish(node, "restart", false, node->error);
+        node_op_finish(node, node->op.id, false, node->error);
     else if (v->server == SERVER_UP && v->role_known && (ready || !node->op.one_by_one))
-        node_op_finish(node, "restart", true, "");
+        node_op_finish(node, node->op.id, true, "");
 }

@@ -25,6 +25,11 @@ const char *clock_wall_iso(struct arena *arena)
     return str_fmt(arena, "%s.%03ldZ", date, now.tv_nsec / 1000000);
 }
 
+int64_t clock_wall_seconds(void)
+{
+    return (int64_t)time(NULL);
+}
+
 int clock_left(msec deadline, msec cap)
 {
     msec left = deadline - clock_now();

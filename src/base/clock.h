@@ -9,6 +9,9 @@ msec clock_now(void);
 /* "2026-11-24T01:30:34.123Z" */
 const char *clock_wall_iso(struct arena *arena);
 
+/* Seconds since 1970: for what is compared across processes and boots, to the second. */
+int64_t clock_wall_seconds(void);
+
 /* What is left until `deadline`, for poll(2): 0 when it has passed, at most `cap`. */
 int clock_left(msec deadline, msec cap);
 

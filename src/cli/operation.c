@@ -1,10 +1,15 @@
 /* Writing an operation into the store and following it. */
 #include "cli/operation.h"
 #include <pwd.h>
+#include <signal.h>
 
 #include "agent/launch.h"
 #include "sys/random.h"
 #include "sys/watch.h"
+
+enum { CONFLICT_RETRIES = 20 };
+
+static volatile sig_atomic_t interrupted;
 
 static const char *actor(struct arena *arena, const char *kind)
 {
@@ -16,6 +21,36 @@ static const char *actor(struct arena *arena, const char *kind)
     if (gethostname(host, sizeof(host) - 1) != 0)
         host[0] = '\0';
     return str_fmt(arena, "%s@%s via %s", user != NULL ? user : "unknown", host, kind);
+}
+
+static void on_interrupt(int signal)
+{
+    (void)signal;
+    interrupted = 1;
+}
+
+static const int interrupts[] = {SIGINT, SIGTERM, SIGHUP};
+
+struct caught {
+    struct sigaction before[COUNT_OF(interrupts)];
+};
+
+/* The first signal ends the wait, the second one the program. One that is ignored stays so. */
+static void catch_interrupts(struct caught *ret)
+{
+    const struct sigaction act = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
+
+    for (size_t i = 0; i < COUNT_OF(interrupts); i++) {
+        sigaction(interrupts[i], NULL, &ret->before[i]);
+        if (ret->before[i].sa_handler != SIG_IGN)
+            sigaction(interrupts[i], &act, NULL);
+    }
+}
+
+static void release_interrupts(const struct caught *caught)
+{
+    for (size_t i = 0; i < COUNT_OF(interrupts); i++)
+        sigaction(interrupts[i], &caught->before[i], NULL);
 }
 
 /* An operation whose nodes are gone would stand in the way for ever. */
@@ -61,7 +96,7 @@ static bool write_operation(struct arena *arena, struct deployment *deployment,
 {
     if (!op_get(deployment->store, arena, op, err))
         return false;
-    if (op->rev != 0 && op->phase == OP_RUNNING && !is_abandoned(arena, deployment, op)) {
+    if (op_is_followed(op, clock_wall_seconds()) && !is_abandoned(arena, deployment, op)) {
         err_set(err, ERR_CONFLICT, "a %s by %s is under way since %s", op->kind, op->actor,
                 op->created);
         return err_hint(err, "wait for it, then try again");
@@ -72,6 +107,7 @@ static bool write_operation(struct arena *arena, struct deployment *deployment,
         .kind = spec->kind,
         .actor = actor(arena, spec->kind),
         .created = clock_wall_iso(arena),
+        .deadline = clock_wall_seconds() + spec->timeout / 1000 + 1,
         .one_by_one = spec->one_by_one,
         .phase = OP_RUNNING,
         .message = "",
@@ -89,9 +125,10 @@ static bool write_operation(struct arena *arena, struct deployment *deployment,
     return false;
 }
 
-static void give_up(struct deployment *deployment, struct op_record *op, const char *message)
+/* False: a node has reported in between. */
+static bool give_up_once(struct deployment *deployment, struct op_record *op, const char *message)
 {
-    struct err ignored = ERR_INIT;
+    struct err err = ERR_INIT;
 
     op->phase = OP_FAILED;
     op->message = message;
@@ -99,7 +136,19 @@ static void give_up(struct deployment *deployment, struct op_record *op, const c
         if (op->nodes[i].phase == OP_RUNNING)
             op->nodes[i] =
                 (struct op_node){.name = op->nodes[i].name, .phase = OP_FAILED, .message = message};
-    (void)!op_put(deployment->store, op, &ignored);
+    return op_put(deployment->store, op, &err) || err.kind != ERR_CONFLICT;
+}
+
+static void give_up(struct arena *arena, struct deployment *deployment, const char *id,
+                    const char *message)
+{
+    struct err ignored = ERR_INIT;
+    struct op_record op;
+
+    for (int i = 0; i < CONFLICT_RETRIES; i++)
+        if (!op_get(deployment->store, arena, &op, &ignored) || !str_equal(op.id, id) ||
+            op.phase != OP_RUNNING || give_up_once(deployment, &op, message))
+            return;
 }
 
 static void tell_progress(const struct operation_spec *spec, const struct op_record *before,
@@ -120,6 +169,20 @@ static const char *waiting_for(struct arena *arena, const struct op_record *op)
     return str_text(&names);
 }
 
+static bool end_wait(struct arena *arena, struct deployment *deployment,
+                     const struct operation_spec *spec, const struct op_record *op, struct err *err)
+{
+    const char *names = waiting_for(arena, op);
+
+    give_up(arena, deployment, op->id, interrupted ? "interrupted" : "timed out");
+    if (interrupted)
+        err_set(err, ERR_STATE, "%s: interrupted while waiting for %s", spec->kind, names);
+    else
+        err_set(err, ERR_TIMEOUT, "%s: no answer from %s within %lld s", spec->kind, names,
+                (long long)spec->timeout / 1000);
+    return err_hint(err, "'pgduet status' shows the nodes, 'pgduet logs --agent' what they do");
+}
+
 static bool follow(struct arena *arena, struct deployment *deployment,
                    const struct operation_spec *spec, struct op_record *op, struct watch *watch,
                    struct err *err)
@@ -138,13 +201,8 @@ static bool follow(struct arena *arena, struct deployment *deployment,
             return true;
         if (now.phase == OP_FAILED)
             break;
-        if (clock_now() >= deadline) {
-            err_set(err, ERR_TIMEOUT, "%s: no answer from %s within %lld s", spec->kind,
-                    waiting_for(arena, &now), (long long)spec->timeout / 1000);
-            give_up(deployment, &now, "timed out");
-            return err_hint(err, "'pgduet status' shows the nodes, 'pgduet logs --agent' what they "
-                                 "do");
-        }
+        if (interrupted || clock_now() >= deadline)
+            return end_wait(arena, deployment, spec, &now, err);
         watch_wait(watch, clock_now() + 500 < deadline ? clock_now() + 500 : deadline);
     }
     for (size_t i = 0; i < now.n_nodes; i++)
@@ -157,12 +215,20 @@ bool operation_run(struct arena *arena, struct deployment *deployment,
                    const struct operation_spec *spec, struct err *err)
 {
     AUTO_WATCH watch = NULL;
+    struct caught caught;
     struct op_record op;
+    bool ok;
 
-    return check_running(arena, deployment, spec, err) && watch_new(&watch, err) &&
-           watch_add(watch, store_watch_dir(deployment->store, arena, "op"), err) &&
-           write_operation(arena, deployment, spec, &op, err) &&
-           follow(arena, deployment, spec, &op, watch, err);
+    if (interrupted) /* in the last moment of the one before */
+        return err_set(err, ERR_STATE, "interrupted before the %s", spec->kind);
+    if (!check_running(arena, deployment, spec, err) || !watch_new(&watch, err) ||
+        !watch_add(watch, store_watch_dir(deployment->store, arena, "op"), err))
+        return false;
+    catch_interrupts(&caught);
+    ok = write_operation(arena, deployment, spec, &op, err) &&
+         follow(arena, deployment, spec, &op, watch, err);
+    release_interrupts(&caught);
+    return ok;
 }
 
 size_t operation_running_nodes(struct arena *arena, const struct deployment *deployment,

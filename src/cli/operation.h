@@ -12,9 +12,10 @@ struct operation_spec {
     bool quiet; /* no progress lines on stderr */
 };
 
-/* Write it and wait. ERR_CONFLICT: another one is under way (one whose nodes are gone is
- * replaced). ERR_STATE: a node does not run. ERR_TIMEOUT: the op is marked failed. Otherwise what
- * the agent said. */
+/* Write it and wait. ERR_CONFLICT: another one is under way (one whose nodes are gone, or
+ * whose command is past its time, is replaced). ERR_STATE: a node does not run, or SIGINT, SIGTERM
+ * or SIGHUP ended the wait. ERR_TIMEOUT. Either way the op is marked failed, so that nobody begins
+ * with it any more. Otherwise what the agent said. */
 MUST_CHECK bool operation_run(struct arena *arena, struct deployment *deployment,
                               const struct operation_spec *spec, struct err *err);
 

@@ -459,12 +459,15 @@ static bool parse_op(const struct source *source, struct op_record *ret, struct 
     const char *phase_name;
     const char *message;
     json_t *nodes;
+    json_int_t deadline = 0;
     unsigned phase = 0;
     int one_by_one;
 
-    if (!unpack(source, source->root, err, "{s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:o}", "id", &id,
-                "kind", &kind, "actor", &actor, "created", &created, "one_by_one", &one_by_one,
-                "phase", &phase_name, "message", &message, "nodes", &nodes) ||
+    if (!unpack(source, source->root, err, "{s:s, s:s, s:s, s:s, s?I, s:b, s:s, s:s, s:o}", "id",
+                &id, "kind", &kind, "actor", &actor, "created", &created, "deadline", &deadline,
+                "one_by_one", &one_by_one, "phase", &phase_name, "message", &message, "nodes",
+                &nodes) ||
+        !in_range(source, "deadline", deadline, INT64_MAX, err) ||
         !parse_name(source, "phase", op_phase_names, COUNT_OF(op_phase_names), phase_name, &phase,
                     err) ||
         !array_fits(source, "nodes", nodes, err))
@@ -473,6 +476,7 @@ static bool parse_op(const struct source *source, struct op_record *ret, struct 
     record.kind = str_dup(source->arena, kind);
     record.actor = str_dup(source->arena, actor);
     record.created = str_dup(source->arena, created);
+    record.deadline = deadline;
     record.one_by_one = one_by_one != 0;
     record.phase = (enum op_phase)phase;
     record.message = str_dup(source->arena, message);
@@ -497,6 +501,11 @@ bool op_get(struct store *store, struct arena *arena, struct op_record *ret, str
     return true;
 }
 
+bool op_is_followed(const struct op_record *op, int64_t wall_seconds)
+{
+    return op->rev != 0 && op->phase == OP_RUNNING && wall_seconds < op->deadline;
+}
+
 bool op_put(struct store *store, struct op_record *record, struct err *err)
 {
     json_t *nodes = json_array();
@@ -509,12 +518,12 @@ bool op_put(struct store *store, struct op_record *record, struct err *err)
                                                text_json(node->message)));
     }
     return put_json(store, "op",
-                    json_pack("{s:o, s:o, s:o, s:o, s:b, s:s, s:o, s:o}", "id",
+                    json_pack("{s:o, s:o, s:o, s:o, s:I, s:b, s:s, s:o, s:o}", "id",
                               text_json(record->id), "kind", text_json(record->kind), "actor",
                               text_json(record->actor), "created", text_json(record->created),
-                              "one_by_one", (int)record->one_by_one, "phase",
-                              op_phase_name(record->phase), "message", text_json(record->message),
-                              "nodes", nodes),
+                              "deadline", (json_int_t)record->deadline, "one_by_one",
+                              (int)record->one_by_one, "phase", op_phase_name(record->phase),
+                              "message", text_json(record->message), "nodes", nodes),
                     &record->rev, err);
 }
 

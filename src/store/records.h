@@ -59,7 +59,8 @@ struct op_record {
     const char *kind;  /* "restart", "reload" */
     const char *actor; /* "root@host via restart" */
     const char *created;
-    bool one_by_one; /* each node waits for the ones listed before it */
+    int64_t deadline; /* wall clock, seconds: its command waits no longer; 0: an old record */
+    bool one_by_one;  /* each node waits for the ones listed before it */
     enum op_phase phase;
     const char *message;
     size_t n_nodes;
@@ -85,6 +86,8 @@ MUST_CHECK bool member_get(struct store *, struct arena *, const char *node, str
                            struct err *);
 MUST_CHECK bool config_get(struct store *, struct arena *, struct config_record *, struct err *);
 MUST_CHECK bool op_get(struct store *, struct arena *, struct op_record *, struct err *);
+/* Does somebody still wait for it? A command that was killed leaves it running for ever. */
+bool op_is_followed(const struct op_record *op, int64_t wall_seconds);
 MUST_CHECK bool history_get(struct store *, struct arena *, int64_t rev, struct history_record *,
                             struct err *);
 

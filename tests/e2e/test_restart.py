@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from utils import Writer, is_alive, wait_until
+from utils import Writer, frozen, is_alive, wait_until
 
 
 def started(cluster, node):
@@ -136,3 +136,54 @@ def test_a_connection_ended_by_somebody_else_is_still_told(fresh_single):
     pid = fresh_single.connect().get_backend_pid()
     fresh_single.sql("SELECT pg_terminate_backend(%s)", params=(pid,))
     wait_until(lambda: "due to administrator command" in fresh_single.node_log("pg1"), "the line")
+
+
+def wait_for_op(cluster, kind):
+    wait_until(lambda: (cluster.record("op") or {}).get("kind") == kind, f"the {kind} in the store",
+               interval=0.01)
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_restart_stands_in_nobodys_way(fresh_pair, sig):
+    """The server is frozen, so that the restart cannot end; nor would it when it is interrupted."""
+    with frozen(fresh_pair.postmaster_pid("pg2")):
+        restart = fresh_pair.start("restart", "pg2")
+        wait_for_op(fresh_pair, "restart")
+        restart.signal(sig)
+        restart.wait(5).fails(1, "restart: interrupted while waiting for pg2")
+        assert fresh_pair.record("op")["phase"] == "failed"
+        fresh_pair.run("config", "set", "work_mem", "7MB", timeout=20).ok()
+    for node in fresh_pair.names:
+        wait_until(lambda: fresh_pair.answers(node) and fresh_pair.show("work_mem", node) == "7MB",
+                   f"the new value on {node}")
+    fresh_pair.run("restart").ok()
+    fresh_pair.assert_healthy()
+
+
+def test_a_killed_restart_stands_in_the_way_only_for_its_time(fresh_pair):
+    with frozen(fresh_pair.postmaster_pid("pg2")):
+        restart = fresh_pair.start("restart", "pg2", "--timeout", "4")
+        wait_for_op(fresh_pair, "restart")
+        restart.signal(signal.SIGKILL)
+        restart.wait(5)
+        fresh_pair.run("restart", "pg1").fails(1, "under way")
+        wait_until(lambda: fresh_pair.run("config", "set", "work_mem", "7MB").code == 0,
+                   "the killed command's time to pass")
+    wait_until(lambda: fresh_pair.answers("pg2") and fresh_pair.show("work_mem", "pg2") == "7MB",
+               "the new value on pg2")
+    fresh_pair.assert_healthy()
+
+
+def test_a_setting_that_breaks_connections_is_taken_back(fresh_pair):
+    """A library that vanished: the restart cannot see the server's role and never ends."""
+    library = fresh_pair.base / "gone"
+    fresh_pair.write("config/replica.conf", f"session_preload_libraries = '{library}'\n")
+    fresh_pair.run("config", "reload").ok()
+    restart = fresh_pair.start("restart", "pg2")
+    wait_for_op(fresh_pair, "restart")
+    restart.signal(signal.SIGINT)
+    restart.wait(5).fails(1, "restart: interrupted")
+    fresh_pair.write("config/replica.conf", "")
+    fresh_pair.run("config", "reload").ok()
+    wait_until(lambda: fresh_pair.answers("pg2"), "pg2 to take connections")
+    fresh_pair.assert_healthy()

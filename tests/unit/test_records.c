@@ -223,6 +223,7 @@ static void test_op(void **state)
         .kind = "restart",
         .actor = "root@host via restart",
         .created = "then",
+        .deadline = INT64_MAX,
         .one_by_one = true,
         .phase = OP_FAILED,
         .message = "pg2 did not stop",
@@ -238,6 +239,7 @@ static void test_op(void **state)
     assert_string_equal(in.kind, "restart");
     assert_string_equal(in.actor, "root@host via restart");
     assert_string_equal(in.created, "then");
+    assert_true(in.deadline == INT64_MAX);
     assert_true(in.one_by_one);
     assert_int_equal(in.phase, OP_FAILED);
     assert_string_equal(in.message, "pg2 did not stop");
@@ -250,6 +252,45 @@ static void test_op(void **state)
     assert_string_equal(op_phase_name(OP_RUNNING), "running");
     assert_string_equal(op_phase_name(OP_DONE), "done");
     assert_string_equal(op_phase_name(OP_FAILED), "failed");
+}
+
+static void test_op_is_followed(void **state)
+{
+    static const struct {
+        const char *name;
+        struct op_record op;
+        bool followed;
+    } cases[] = {
+        {"none", {.phase = OP_RUNNING, .deadline = 200}, false},
+        {"in time", {.rev = 1, .phase = OP_RUNNING, .deadline = 101}, true},
+        {"at its end", {.rev = 1, .phase = OP_RUNNING, .deadline = 100}, false},
+        {"past its time", {.rev = 1, .phase = OP_RUNNING, .deadline = 99}, false},
+        {"of an older pgduet", {.rev = 1, .phase = OP_RUNNING}, false},
+        {"done", {.rev = 1, .phase = OP_DONE, .deadline = 200}, false},
+        {"failed", {.rev = 1, .phase = OP_FAILED, .deadline = 200}, false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(cases); i++)
+        if (op_is_followed(&cases[i].op, 100) != cases[i].followed)
+            fail_msg("%s", cases[i].name);
+}
+
+/* Written before there was a deadline. */
+static void test_op_without_deadline(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = ERR_INIT;
+    struct op_record op;
+
+    ok(store_put(
+           f->store, "op", 0,
+           "{\"id\":\"1\",\"kind\":\"k\",\"actor\":\"a\",\"created\":\"c\",\"one_by_one\":true,"
+           "\"message\":\"\",\"phase\":\"running\",\"nodes\":[]}",
+           NULL, &err),
+       &err);
+    ok(op_get(f->store, f->arena, &op, &err), &err);
+    assert_true(op.deadline == 0);
 }
 
 static void test_history(void **state)
@@ -431,6 +472,8 @@ static const struct {
     {"op", get_op,
      OP_HEAD "\"phase\":\"done\",\"nodes\":[{\"name\":\"a\",\"phase\":\"b\",\"message\":\"\"}]}",
      "key 'op', revision 1: unknown phase 'b'"},
+    {"op", get_op, OP_HEAD "\"phase\":\"done\",\"deadline\":-1,\"nodes\":[]}",
+     "key 'op', revision 1: deadline -1 is out of range"},
     {"history", get_history, "{\"when\":1}",
      "key 'history', revision 1: Expected string, got integer"},
 };
@@ -486,6 +529,8 @@ int main(void)
         RECORD_TEST(test_member),
         RECORD_TEST(test_config),
         RECORD_TEST(test_op),
+        cmocka_unit_test(test_op_is_followed),
+        RECORD_TEST(test_op_without_deadline),
         RECORD_TEST(test_history),
         RECORD_TEST(test_beacon),
         RECORD_TEST(test_malformed_records),
