@@ -170,8 +170,8 @@ deps_build_packages() {
 
 deps_test_packages() {
     case $1 in
-    apt) echo python3-pytest python3-pytest-xdist python3-psycopg2 procps xz-utils zstd ;;
-    dnf) echo python3-pytest python3-pytest-xdist python3-psycopg2 procps-ng xz zstd ;;
+    apt) echo python3-pytest python3-pytest-xdist python3-psycopg2 openssl procps xz-utils zstd ;;
+    dnf) echo python3-pytest python3-pytest-xdist python3-psycopg2 openssl procps-ng xz zstd ;;
     esac
 }
 

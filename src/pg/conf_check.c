@@ -1,6 +1,10 @@
 /* Checks of a merged configuration beyond names and types: what PostgreSQL itself says of it, and
  * what it would say only at a start, when the old server is already gone. */
 #include "pg/conf_check.h"
+#include <errno.h>
+#include <grp.h>
+#include <sys/stat.h>
+
 #include "sys/fs.h"
 #include "sys/proc.h"
 
@@ -26,27 +30,55 @@ static bool refuse(const struct guc_merged *merged, const char *name, const char
                    why);
 }
 
-/* Libraries of shared_preload_libraries that this installation does not have. */
-static bool check_libraries(struct arena *arena, const struct pg_bin *bin,
-                            const struct guc_merged *merged, struct err *err)
+/* Libraries that this installation does not have: the server would not start, or take no
+ * connection. `subdir` is where PostgreSQL looks for them below its own. */
+static bool check_libraries(struct arena *arena, const struct pg_bin *bin, const char *setting,
+                            const char *subdir, const struct guc_merged *merged, struct err *err)
 {
-    const struct guc *guc = guc_list_find(&merged->settings, "shared_preload_libraries");
+    const struct guc *guc = guc_list_find(&merged->settings, setting);
     const char *lib_dir = path_join(arena, path_parent(arena, bin->dir), "lib");
     char *names, *name;
 
     /* other layouts than Debian's and PGDG's are left to PostgreSQL */
     if (guc == NULL || !fs_exists(path_join(arena, lib_dir, "plpgsql.so")))
         return true;
+    lib_dir = str_fmt(arena, "%s%s", lib_dir, subdir);
     names = str_dup(arena, guc->value);
     while ((name = strsep(&names, ",")) != NULL) {
         name = str_trim(name);
         if (*name != '\0' && strpbrk(name, "/\"") == NULL &&
             !fs_exists(
                 str_fmt(arena, "%s/%s%s", lib_dir, name, str_ends(name, ".so") ? "" : ".so")))
-            return refuse(merged, "shared_preload_libraries",
+            return refuse(merged, setting,
                           str_fmt(arena, "there is no library '%s' in %s", name, lib_dir), err);
     }
     return true;
+}
+
+static bool is_member(gid_t group)
+{
+    gid_t groups[1024];
+    int n = getgroups((int)COUNT_OF(groups), groups);
+
+    for (int i = 0; i < n; i++)
+        if (groups[i] == group)
+            return true;
+    return geteuid() == 0 || getegid() == group || n < 0;
+}
+
+/* Without its socket's group a server does not start. We are its user. */
+static bool check_socket_group(const struct guc_merged *merged, struct err *err)
+{
+    const struct guc *guc = guc_list_find(&merged->settings, "unix_socket_group");
+    const struct group *group;
+
+    if (guc == NULL || guc->value[strspn(guc->value, "0123456789")] == '\0')
+        return true;
+    group = getgrnam(guc->value);
+    if (group == NULL)
+        return refuse(merged, guc->name, "there is no such group", err);
+    return is_member(group->gr_gid) ||
+           refuse(merged, guc->name, "the server's user is not in this group", err);
 }
 
 /* What `postgres -C` accepts and a start refuses, or a replica could not live with. */
@@ -69,7 +101,64 @@ bool conf_check_combinations(struct arena *arena, const struct pg_bin *bin, size
                       err);
     if (slots < (int64_t)n_nodes)
         return refuse(merged, "max_replication_slots", "every replica needs one", err);
-    return check_libraries(arena, bin, merged, err);
+    return check_socket_group(merged, err) &&
+           check_libraries(arena, bin, "shared_preload_libraries", "", merged, err) &&
+           check_libraries(arena, bin, "session_preload_libraries", "", merged, err) &&
+           check_libraries(arena, bin, "local_preload_libraries", "/plugins", merged, err);
+}
+
+/* NULL when PostgreSQL would take the key (its check_ssl_key_file_permissions). */
+static const char *wrong_key(const char *path)
+{
+    struct stat st;
+    mode_t others;
+
+    if (stat(path, &st) < 0 || !S_ISREG(st.st_mode))
+        return "is not a regular file";
+    if (st.st_uid != geteuid() && st.st_uid != 0)
+        return "must belong to the server's user or to root";
+    others = st.st_uid == 0 ? S_IWGRP | S_IXGRP | S_IRWXO : S_IRWXG | S_IRWXO;
+    if ((st.st_mode & others) != 0)
+        return "can be read by others; its mode must be 0600, or 0640 if it belongs to root";
+    return NULL;
+}
+
+static bool check_ssl_file(struct arena *arena, const char *data_dir, const char *setting,
+                           const char *fallback, const struct guc_merged *merged, struct err *err)
+{
+    const struct guc *guc = guc_list_find(&merged->settings, setting);
+    const char *value = guc != NULL ? guc->value : fallback;
+    const char *path = value[0] == '/' ? value : path_join(arena, data_dir, value);
+    const char *why = NULL;
+
+    if (value[0] == '\0')
+        return true;
+    if (access(path, R_OK) < 0)
+        why = str_fmt(arena, "%s: %s", path, strerror(errno));
+    else if (str_equal(setting, "ssl_key_file") && (why = wrong_key(path)) != NULL)
+        why = str_fmt(arena, "%s %s", path, why);
+    return why == NULL || refuse(merged, guc != NULL ? setting : "ssl", why, err);
+}
+
+bool conf_check_files(struct arena *arena, const char *data_dir, const struct guc_merged *merged,
+                      struct err *err)
+{
+    static const struct {
+        const char *setting, *fallback;
+    } files[] = {
+        {"ssl_cert_file", "server.crt"},
+        {"ssl_key_file", "server.key"},
+        {"ssl_ca_file", ""},
+        {"ssl_crl_file", ""},
+    };
+    const struct guc *ssl = guc_list_find(&merged->settings, "ssl");
+
+    if (ssl == NULL || !guc_is_on(ssl->value))
+        return true;
+    for (size_t i = 0; i < COUNT_OF(files); i++)
+        if (!check_ssl_file(arena, data_dir, files[i].setting, files[i].fallback, merged, err))
+            return false;
+    return true;
 }
 
 /* The DETAIL or HINT of postgres in the line behind `said`, which is about `guc`. Names with a

@@ -105,6 +105,12 @@ static void add_undescribed(struct guc_catalog *catalog)
     qsort(catalog->defs, catalog->n, sizeof(catalog->defs[0]), compare_defs);
 }
 
+bool guc_is_on(const char *value)
+{
+    return strcasecmp(value, "on") == 0 || str_equal(value, "1") ||
+           (value[0] != '\0' && strchr("tTyY", value[0]) != NULL);
+}
+
 bool guc_catalog_parse(struct arena *arena, const char *text, struct guc_catalog *ret,
                        struct err *err)
 {

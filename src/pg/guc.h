@@ -44,6 +44,9 @@ void guc_list_add(struct arena *arena, struct guc_list *list, const char *name, 
                   const char *file, int line);
 const struct guc *guc_list_find(const struct guc_list *list, const char *name); /* last one */
 
+/* Is a valid boolean true? */
+bool guc_is_on(const char *value);
+
 /* Parse a file in postgresql.conf syntax: name [=] value, quotes with '' and \', comments.
  * ERR_INVALID "FILE:LINE: ..." for broken syntax and for include directives (hint: put the
  * settings here). */

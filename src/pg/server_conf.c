@@ -415,12 +415,32 @@ bool server_conf_write(struct arena *arena, const struct server_conf_in *in,
     struct guc_merged merged;
 
     if (!hba_check(arena, in->conf, err) || !server_conf_merge(arena, in, &merged, err) ||
+        !conf_check_files(arena, in->data_dir, &merged, err) ||
         !server_conf_write_passfile(arena, in->conf, err) || !write_conf(arena, in, &merged, err) ||
         !hba_write(arena, in->conf, in->data_dir, err))
         return false;
     *ret_notes = merged.notes;
     *ret_n_notes = merged.n_notes;
     return true;
+}
+
+/* `merged` is for a replica and for a primary. Before there is any data, the first node counts. */
+static bool check_files(struct arena *arena, const struct conf *conf,
+                        const struct guc_merged merged[2], struct err *err)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < conf->n_nodes; i++) {
+        const char *data = conf->nodes[i].data_dir;
+        bool is_primary = !fs_exists(path_join(arena, data, "standby.signal"));
+
+        if (!conf_node_is_here(conf, &conf->nodes[i]) || fs_is_empty_dir(data))
+            continue;
+        any = true;
+        if (!conf_check_files(arena, data, &merged[is_primary], err))
+            return false;
+    }
+    return any || conf_check_files(arena, conf->nodes[0].data_dir, &merged[1], err);
 }
 
 bool server_conf_check(struct arena *arena, const struct conf *conf, const struct pg_bin *bin,
@@ -430,6 +450,7 @@ bool server_conf_check(struct arena *arena, const struct conf *conf, const struc
         str_fmt(arena, "%s/.check-%d.conf", conf_run_dir(arena, conf), (int)getpid());
 
     struct guc_catalog catalog;
+    struct guc_merged merged[2];
     const char *checked = NULL;
 
     if (!hba_check(arena, conf, err) || !read_catalog(arena, bin, &catalog, err) ||
@@ -443,25 +464,24 @@ bool server_conf_check(struct arena *arena, const struct conf *conf, const struc
             .data_dir = conf->nodes[0].data_dir,
             .is_primary = is_primary != 0,
         };
-        struct guc_merged merged;
         const char *text;
         bool ok;
 
-        if (!merge(arena, &in, &catalog, &merged, err))
+        if (!merge(arena, &in, &catalog, &merged[is_primary], err))
             return false;
         /* without role files that differ, PostgreSQL is asked once */
-        text = guc_render(arena, &merged, "");
+        text = guc_render(arena, &merged[is_primary], "");
         if (str_equal(text, checked))
             continue;
         checked = text;
         if (!fs_write(candidate, text, strlen(text), 0600, FS_NO_SYNC, err))
             return false;
-        ok = conf_check_by_postgres(arena, bin, candidate, &merged, err);
+        ok = conf_check_by_postgres(arena, bin, candidate, &merged[is_primary], err);
         unlink(candidate);
         if (!ok)
             return false;
     }
-    return true;
+    return check_files(arena, conf, merged, err);
 }
 
 void server_conf_unsafe_auto(struct arena *arena, const char *auto_conf_text,

@@ -2,13 +2,16 @@
 
 import re
 import shutil
+import subprocess
 
 import pytest
 
 from utils import wait_until
 
 REFUSED = [("wal_level", "minimal"), ("superuser_reserved_connections", "5000"),
-           ("shared_preload_libraries", "nosuch"), ("max_wal_senders", "1")]
+           ("shared_preload_libraries", "nosuch"), ("max_wal_senders", "1"), ("ssl", "on"),
+           ("session_preload_libraries", "nosuch"), ("local_preload_libraries", "nosuch"),
+           ("unix_socket_group", "nosuchgrp")]
 
 
 # -- refused before they are written --------------------------------------------------------------
@@ -62,6 +65,27 @@ def test_up_with_them_starts_nothing(cluster, name, value):
     cluster.run("up", "--timeout", "20").fails(1, rf"pgduet\.conf:\d+: .*{name}")
     cluster.assert_nothing_runs()
     assert not cluster.data("pg1").exists()
+
+
+def test_tls_with_a_certificate(fresh_pair):
+    """Files beside the data, each node its own; the key must not be for everybody."""
+    def ssl(code, *match):
+        result = fresh_pair.run("config", "set", "ssl", "on")
+        return result.ok() if code == 0 else result.fails(code, list(match))
+
+    for node in fresh_pair.names:
+        ssl(1, rf"pgduet\.conf:\d+: ssl = 'on': .*{node}/server\.crt: No such file")
+        key, cert = fresh_pair.data(node) / "server.key", fresh_pair.data(node) / "server.crt"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x",
+                        "-keyout", key, "-out", cert], check=True, capture_output=True)
+        key.chmod(0o644)
+        fresh_pair.give_to_server_user(key, cert)
+        ssl(1, rf"{node}/server\.key can be read by others")
+        key.chmod(0o600)
+    ssl(0)
+    fresh_pair.run("restart").ok()
+    fresh_pair.sql("SELECT 1", sslmode="require")
+    fresh_pair.assert_healthy()
 
 
 # -- the error of `up` ----------------------------------------------------------------------------
