@@ -5,10 +5,12 @@
 #include <sys/utsname.h>
 
 #include "conf/machine.h"
+#include "conf/settings.h"
 #include "pg/conf_check.h"
 #include "pg/hba.h"
 #include "pg/server_conf.h"
 #include "sys/fs.h"
+#include "sys/net.h"
 #include "sys/proc.h"
 
 #define OURS "pgduet"
@@ -424,6 +426,23 @@ bool server_conf_write(struct arena *arena, const struct server_conf_in *in,
     return true;
 }
 
+/* A server that was stopped for its restart would stay down. */
+static bool check_listen(struct arena *arena, const struct conf *conf, struct err *err)
+{
+    char *hosts = str_dup(arena, conf->listen);
+    char *host;
+
+    while ((host = strsep(&hosts, ",")) != NULL) {
+        int line = conf->lines[settings_find("postgres", "listen")];
+
+        if (*str_trim(host) == '\0' || net_can_listen(str_trim(host), err))
+            continue;
+        err_wrap(err, "listen");
+        return line == 0 ? false : err_wrap(err, "pgduet.conf:%d", line);
+    }
+    return true;
+}
+
 /* `merged` is for a replica and for a primary. Before there is any data, the first node counts. */
 static bool check_files(struct arena *arena, const struct conf *conf,
                         const struct guc_merged merged[2], struct err *err)
@@ -481,7 +500,7 @@ bool server_conf_check(struct arena *arena, const struct conf *conf, const struc
         if (!ok)
             return false;
     }
-    return check_files(arena, conf, merged, err);
+    return check_listen(arena, conf, err) && check_files(arena, conf, merged, err);
 }
 
 void server_conf_unsafe_auto(struct arena *arena, const char *auto_conf_text,

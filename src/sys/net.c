@@ -215,22 +215,44 @@ static bool check_addresses(struct arena *arena, const struct addrinfo *list, co
     return err_set(err, ERR_IO, "cannot listen on port %d of '%s': %m", port, host);
 }
 
+static bool resolve(const char *host, int port, struct addrinfo **ret, struct err *err)
+{
+    const struct addrinfo hints = {.ai_family = AF_UNSPEC,
+                                   .ai_socktype = SOCK_STREAM,
+                                   .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    char service[16];
+    int failed;
+
+    snprintf(service, sizeof(service), "%d", port);
+    failed = getaddrinfo(str_equal(host, "*") ? NULL : host, service, &hints, ret);
+    return failed == 0 || err_set(err, ERR_IO, "cannot resolve host '%s': %s", host,
+                                  failed == EAI_SYSTEM ? strerror(errno) : gai_strerror(failed));
+}
+
+bool net_can_listen(const char *host, struct err *err)
+{
+    struct addrinfo *list = NULL;
+    int failed = EADDRNOTAVAIL;
+
+    if (!resolve(host, 0, &list, err))
+        return false;
+    for (const struct addrinfo *address = list; failed != 0 && address != NULL;
+         address = address->ai_next)
+        failed = try_bind(address);
+    freeaddrinfo(list);
+    errno = failed;
+    return failed == 0 || err_set(err, ERR_IO, "cannot listen on '%s': %m", host);
+}
+
 bool net_port_free(struct arena *arena, const char *host, int port, struct err *err)
 {
-    struct addrinfo hints = {.ai_family = AF_UNSPEC,
-                             .ai_socktype = SOCK_STREAM,
-                             .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
     struct addrinfo *list = NULL;
-    bool everywhere = str_equal(host, "*");
     bool is_free;
-    int failed;
 
     if (port < 1 || port > 65535)
         return err_set(err, ERR_INVALID, "%d is no port number", port);
-    failed = getaddrinfo(everywhere ? NULL : host, str_fmt(arena, "%d", port), &hints, &list);
-    if (failed != 0)
-        return err_set(err, ERR_IO, "cannot resolve host '%s': %s", host,
-                       failed == EAI_SYSTEM ? strerror(errno) : gai_strerror(failed));
+    if (!resolve(host, port, &list, err))
+        return false;
     is_free = check_addresses(arena, list, host, port, err);
     freeaddrinfo(list);
     return is_free;

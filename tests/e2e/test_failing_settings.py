@@ -67,6 +67,28 @@ def test_up_with_them_starts_nothing(cluster, name, value):
     assert not cluster.data("pg1").exists()
 
 
+@pytest.mark.parametrize("value,why", [
+    ("nohost.invalid", "cannot resolve host 'nohost.invalid'"),
+    ("127.0.0.1, nohost.invalid", "cannot resolve host 'nohost.invalid'"),
+    ("192.0.2.1", "cannot listen on '192.0.2.1'"),
+])
+def test_an_address_nobody_can_listen_on(pair, value, why):
+    before = pair.conf.read_text()
+    pids = [pair.pids(n) for n in pair.names]
+    pair.run("config", "set", "listen", value).fails(1, rf"pgduet\.conf:\d+: listen: {why}")
+    assert pair.conf.read_text() == before
+    try:
+        pair.edit("pgduet.conf", lambda t: t.replace("[postgres]\n",
+                                                     f"[postgres]\nlisten = {value}\n", 1))
+        for command in (("config", "reload"), ("restart",)):
+            pair.run(*command).fails(1, rf"pgduet\.conf:\d+: listen: {why}")
+        assert [pair.pids(n) for n in pair.names] == pids
+    finally:
+        pair.write("pgduet.conf", before)
+    pair.run("config", "reload").ok()
+    pair.assert_healthy()
+
+
 def test_tls_with_a_certificate(fresh_pair):
     """Files beside the data, each node its own; the key must not be for everybody."""
     def ssl(code, *match):

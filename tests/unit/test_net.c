@@ -101,6 +101,28 @@ static void port_is_taken_by_us(void **state)
     close(fd);
 }
 
+static void addresses_to_listen_on(void **state)
+{
+    static const struct {
+        const char *host, *expected; /* NULL: fine */
+    } cases[] = {
+        {"*", NULL},
+        {"127.0.0.1", NULL},
+        {"localhost", NULL},
+        {"192.0.2.1", "cannot listen on '192.0.2.1': Cannot assign requested address"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct err err = ERR_INIT;
+
+        if (net_can_listen(cases[i].host, &err) != (cases[i].expected == NULL))
+            fail_msg("%s: '%s'", cases[i].host, err.text);
+        if (cases[i].expected != NULL)
+            assert_string_equal(err.text, cases[i].expected);
+    }
+}
+
 /* The listener is named even if another process has the same port on another address. */
 static void the_right_holder_is_named(void **state)
 {
@@ -428,6 +450,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_right_holder_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(holder_of_another_user, setup, teardown),
         cmocka_unit_test_setup_teardown(finished_connections_do_not_count, setup, teardown),
+        cmocka_unit_test(addresses_to_listen_on),
         cmocka_unit_test_setup_teardown(port_errors, setup, teardown),
         cmocka_unit_test_setup_teardown(users_are_found, setup, teardown),
         cmocka_unit_test_setup_teardown(who_may_enter, setup, teardown),
