@@ -184,6 +184,7 @@ bool cli_read_secret(struct arena *arena, const char *prompt, const char **ret, 
 {
     bool terminal = isatty(STDIN_FILENO) != 0;
     AUTO_FREE char *line = NULL;
+    const char *secret = NULL;
     size_t size = 0;
     ssize_t n;
 
@@ -200,8 +201,14 @@ bool cli_read_secret(struct arena *arena, const char *prompt, const char **ret, 
         n--;
     if (n <= 0)
         return err_set(err, ERR_INVALID, "standard input holds no password");
-    *ret = str_ndup(arena, line, (size_t)n);
+    if (memchr(line, '\0', (size_t)n) != NULL) /* what is behind it would be lost */
+        err_set(err, ERR_INVALID, "the password on standard input has a NUL byte in it");
+    else
+        secret = str_ndup(arena, line, (size_t)n);
     explicit_bzero(line, size);
+    if (secret == NULL)
+        return false;
+    *ret = secret;
     return true;
 }
 

@@ -62,7 +62,7 @@ void cli_print_help(const struct command *command, const struct cli_option *opti
                     size_t n_options);
 
 /* A secret from standard input: the first line, without its end. Prompts on a terminal, without
- * echo. ERR_INVALID when empty. */
+ * echo. ERR_INVALID when empty, or with a NUL byte in it. */
 MUST_CHECK bool cli_read_secret(struct arena *arena, const char *prompt, const char **ret,
                                 struct err *err);
 

@@ -150,6 +150,13 @@ def test_empty_password_is_refused(pair):
     assert role(pair, "bare") is None
 
 
+@pytest.mark.parametrize("text", ["a\0bcd\n", "\0\n", "tail\0\n"])
+def test_a_password_is_not_cut_at_a_nul(pair, text):
+    result = pair.run("user", "create", "nul", "--password-stdin", input=text)
+    result.fails(1, "password on standard input has a NUL byte")
+    assert role(pair, "nul") is None
+
+
 def test_password_twice_is_a_usage_error(pair):
     pair.run("user", "create", "both", "pw", "--password-stdin", input="pw\n").fails(2)
     assert role(pair, "both") is None
