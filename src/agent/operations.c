@@ -159,7 +159,7 @@ static void serve_while_down(struct node *node)
 
         node->conf_due = node->conf_moved = true;
         node->retry_at = 0;
-        node_op_finish(node, node->op.id, ok, ok ? "" : err.text);
+        node_op_finish(node, node->op.id, ok, ok ? "at its next start" : err.text);
     }
 }
 

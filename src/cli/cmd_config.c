@@ -30,18 +30,20 @@ struct change {
 
 struct applied {
     const struct conf_node *nodes[NODES_MAX]; /* that run */
+    const char *when[NODES_MAX];              /* "at its next start"; empty: it has reloaded */
     size_t n;
     const char *late; /* nodes that have not confirmed; NULL: none */
     struct live_setting *settings;
     size_t n_settings;
 };
 
-static const char *node_names(struct arena *arena, const struct conf_node *const *nodes, size_t n)
+static const char *reloaded_names(struct arena *arena, const struct applied *applied)
 {
     struct str names = {.arena = arena};
 
-    for (size_t i = 0; i < n; i++)
-        str_addf(&names, "%s%s", i > 0 ? ", " : "", nodes[i]->name);
+    for (size_t i = 0; i < applied->n; i++)
+        if (applied->when[i][0] == '\0')
+            str_addf(&names, "%s%s", names.len > 0 ? ", " : "", applied->nodes[i]->name);
     return str_text(&names);
 }
 
@@ -202,6 +204,7 @@ static bool apply(struct arena *arena, struct deployment *deployment, struct app
 {
     struct operation_spec spec = {.kind = "reload", .timeout = RELOAD_TIMEOUT, .quiet = true};
     AUTO_LIVE live = {0};
+    struct op_record op;
 
     *ret = (struct applied){0};
     ret->n = spec.n_nodes = operation_running_nodes(arena, deployment, spec.nodes);
@@ -209,8 +212,10 @@ static bool apply(struct arena *arena, struct deployment *deployment, struct app
     if (ret->n == 0)
         return true;
     live_connect(arena, deployment, &live);
-    if (!operation_run(arena, deployment, &spec, err))
+    if (!operation_run(arena, deployment, &spec, &op, err))
         return false;
+    for (size_t i = 0; i < ret->n; i++)
+        ret->when[i] = op.nodes[i].message;
     ret->late = live_wait_loaded(arena, &live, clock_now() + LOADED_TIMEOUT);
     live_settings(arena, &live, NULL, &ret->settings, &ret->n_settings);
     return true;
@@ -218,11 +223,12 @@ static bool apply(struct arena *arena, struct deployment *deployment, struct app
 
 static void print_json(const struct change *change, const struct applied *applied)
 {
-    json_t *reloaded = json_array();
+    json_t *reloaded = json_array(), *later = json_array();
     json_t *root;
 
     for (size_t i = 0; i < applied->n; i++)
-        json_array_append_new(reloaded, json_string(applied->nodes[i]->name));
+        json_array_append_new(applied->when[i][0] == '\0' ? reloaded : later,
+                              json_string(applied->nodes[i]->name));
     root = json_object();
     if (change != NULL) {
         json_object_set_new(root, "key", json_string(change->key.shown));
@@ -231,6 +237,7 @@ static void print_json(const struct change *change, const struct applied *applie
         json_object_set_new(root, "changed", json_boolean(!change->same));
     }
     json_object_set_new(root, "reloaded", reloaded);
+    json_object_set_new(root, "at_next_start", later);
     json_object_set_new(root, "pending_restart",
                         live_pending_json(applied->settings, applied->n_settings));
     json_dumpf(root, stdout, JSON_INDENT(1));
@@ -241,7 +248,13 @@ static void print_json(const struct change *change, const struct applied *applie
 static void print_applied(struct arena *arena, const struct deployment *deployment,
                           const struct applied *applied)
 {
-    printf("reloaded %s\n", node_names(arena, applied->nodes, applied->n));
+    const char *reloaded = reloaded_names(arena, applied);
+
+    if (reloaded[0] != '\0')
+        printf("reloaded %s\n", reloaded);
+    for (size_t i = 0; i < applied->n; i++)
+        if (applied->when[i][0] != '\0')
+            printf("%s: %s\n", applied->nodes[i]->name, applied->when[i]);
     for (size_t i = 0; i < deployment->conf.n_nodes; i++) {
         bool runs = false;
 

@@ -39,12 +39,12 @@ static bool restart_all(struct cli *cli, struct deployment *deployment,
     primary.n_nodes = 1;
     replicas.n_nodes = spec->n_nodes - 1;
     if (!lowers)
-        return operation_run(cli->arena, deployment, &replicas, err) &&
-               operation_run(cli->arena, deployment, &primary, err);
+        return operation_run(cli->arena, deployment, &replicas, NULL, err) &&
+               operation_run(cli->arena, deployment, &primary, NULL, err);
     primary.one_by_one = true;
-    return operation_run(cli->arena, deployment, &primary, err) &&
+    return operation_run(cli->arena, deployment, &primary, NULL, err) &&
            replay_wait(cli->arena, deployment, spec->timeout, err) &&
-           operation_run(cli->arena, deployment, &replicas, err);
+           operation_run(cli->arena, deployment, &replicas, NULL, err);
 }
 
 static bool choose_nodes(struct cli *cli, const struct deployment *deployment, const char *name,
@@ -75,7 +75,7 @@ static bool reload(struct cli *cli, struct deployment *deployment,
     spec.quiet = true;
     return deployment_bin(cli->arena, deployment, &bin, err) &&
            server_conf_check(cli->arena, &deployment->conf, &bin, err) &&
-           operation_run(cli->arena, deployment, &spec, err);
+           operation_run(cli->arena, deployment, &spec, NULL, err);
 }
 
 static int restart_run(struct cli *cli)
@@ -102,7 +102,7 @@ static int restart_run(struct cli *cli)
     if (!reload(cli, &deployment, &spec, &err) || !primary_lowers(cli, &deployment, &lowers, &err))
         return cli_fail(&err);
     if (!(spec.n_nodes > 1 ? restart_all(cli, &deployment, &spec, lowers, &err)
-                           : operation_run(cli->arena, &deployment, &spec, &err)))
+                           : operation_run(cli->arena, &deployment, &spec, NULL, &err)))
         return cli_fail(&err);
     printf("restarted:");
     for (size_t i = 0; i < spec.n_nodes; i++)

@@ -212,7 +212,7 @@ static bool follow(struct arena *arena, struct deployment *deployment,
 }
 
 bool operation_run(struct arena *arena, struct deployment *deployment,
-                   const struct operation_spec *spec, struct err *err)
+                   const struct operation_spec *spec, struct op_record *ret, struct err *err)
 {
     AUTO_WATCH watch = NULL;
     struct caught caught;
@@ -228,6 +228,8 @@ bool operation_run(struct arena *arena, struct deployment *deployment,
     ok = write_operation(arena, deployment, spec, &op, err) &&
          follow(arena, deployment, spec, &op, watch, err);
     release_interrupts(&caught);
+    if (ok && ret != NULL)
+        *ret = op;
     return ok;
 }
 

@@ -15,9 +15,11 @@ struct operation_spec {
 /* Write it and wait. ERR_CONFLICT: another one is under way (one whose nodes are gone, or
  * whose command is past its time, is replaced). ERR_STATE: a node does not run, or SIGINT, SIGTERM
  * or SIGHUP ended the wait. ERR_TIMEOUT. Either way the op is marked failed, so that nobody begins
- * with it any more. Otherwise what the agent said. */
+ * with it any more. Otherwise what the agent said. `ret` may
+ * be NULL: the operation as its nodes left it. */
 MUST_CHECK bool operation_run(struct arena *arena, struct deployment *deployment,
-                              const struct operation_spec *spec, struct err *err);
+                              const struct operation_spec *spec, struct op_record *ret,
+                              struct err *err);
 
 /* All running nodes of the cluster, replicas first, the primary last. */
 size_t operation_running_nodes(struct arena *arena, const struct deployment *deployment,

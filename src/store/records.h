@@ -67,7 +67,7 @@ struct op_record {
     struct op_node {
         const char *name;
         enum op_phase phase;
-        const char *message; /* why it failed; empty otherwise */
+        const char *message; /* why it failed; when it comes into force if not now; or empty */
     } nodes[NODES_MAX];
 };
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from utils import wait_until
+from utils import kill, wait_until
 
 
 def line_of(cluster, relative, text):
@@ -127,6 +127,22 @@ def test_set_while_down(cluster):
     cluster.run("config", "set", "postgres.work_mem", "19MB").ok()
     cluster.up()
     shows(cluster, "work_mem", "19MB")
+
+
+def test_a_node_whose_server_is_down_is_not_called_reloaded(fresh_pair):
+    signal_file = fresh_pair.data("pg2") / "standby.signal"
+    signal_file.rename(fresh_pair.base / "away")
+    kill(fresh_pair.postmaster_pid("pg2"))
+    wait_until(lambda: fresh_pair.beacon("pg2").get("state") == "failed", "pg2 to stay down")
+    result = fresh_pair.run("config", "set", "work_mem", "19MB").ok()
+    assert "reloaded pg1\npg2: at its next start\n" in result.out
+    told = fresh_pair.run("config", "reload", "--json").ok().json
+    assert (told["reloaded"], told["at_next_start"]) == (["pg1"], ["pg2"])
+    (fresh_pair.base / "away").rename(signal_file)
+    fresh_pair.up()
+    shows(fresh_pair, "work_mem", "19MB")
+    told = fresh_pair.run("config", "reload", "--json").ok().json
+    assert (told["reloaded"], told["at_next_start"]) == (["pg2", "pg1"], [])
 
 
 def test_edit_by_hand_and_reload(fresh_pair):
