@@ -201,8 +201,8 @@ static bool is_guard(pid_t pid)
 }
 
 /* Kill what no living agent or postmaster answers for: workers of a dead agent, and everything
- * that a dead postmaster left; of one that ended by itself, that is the logger, which ends with its
- * last line. True when something may still be there. */
+ * that a dead postmaster left. What one left that ended by itself, its logger as a rule, gets a
+ * moment to end, too. True when something may still be there. */
 static bool sweep(void)
 {
     static pid_t pids[CHILDREN_MAX];
