@@ -80,10 +80,11 @@ def test_a_visitor_survives_the_hunt_for_leftovers(fresh_pair, visitor):
 def test_a_visitor_survives_a_down_that_ends_leftovers(fresh_pair, visitor):
     backend = fresh_pair.connect("pg1").get_backend_pid()
     guards = [fresh_pair.guard_pid(node) for node in fresh_pair.names]
-    with frozen(backend, *guards):  # so that none can start the other
-        for guard in guards:
-            kill(guard)
-            wait_gone(guard)
+    agents = [fresh_pair.agent_pid(node) for node in fresh_pair.names]
+    with frozen(backend, *agents):  # so that none can start the other's guard
+        for pid in guards + agents:
+            kill(pid)
+            wait_gone(pid)
         fresh_pair.down()
         assert not is_alive(backend)
     assert visitor.process.poll() is None
