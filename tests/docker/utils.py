@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import psycopg2
 
+from ports import NeighbouringPorts
 from waiting import DEFAULT_DEADLINE, hold_true, wait_until  # noqa: F401 (for the tests)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -112,35 +112,11 @@ def new_password():
 # -- ports ----------------------------------------------------------------------------------------
 
 
-class Ports:
-    """Neighbouring free ports, ours until released: an abstract socket keeps other tests away."""
-
-    COUNT = 4
+class Ports(NeighbouringPorts):
+    """Four of 33000 to 41000."""
 
     def __init__(self):
-        for _ in range(500):
-            port = 33000 + secrets.randbelow(2000) * self.COUNT
-            self._claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            with contextlib.suppress(OSError):
-                self._claim.bind(f"\0pgduet-docker-ports-{port}")
-                if all(is_free(port + i) for i in range(self.COUNT)):
-                    self.first = port
-                    return
-            self._claim.close()
-        raise RuntimeError("no free ports between 33000 and 41000")
-
-    def release(self):
-        self._claim.close()
-
-
-def is_free(port):
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            s.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+        super().__init__("docker", [33000 + secrets.randbelow(2000) * 4 for _ in range(500)], 4)
 
 
 def connect(port, user, password, dbname, host="127.0.0.1", **options):

@@ -14,7 +14,6 @@ import re
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import psycopg2
 
+from ports import NeighbouringPorts
 from waiting import DEFAULT_DEADLINE, hold_true, wait_until  # noqa: F401 (for the tests)
 
 BINARIES = ("pgduet", "pgduet-guard")
@@ -198,41 +198,13 @@ class Sampler:
 PORTS_PER_BLOCK = 10
 
 
-class PortBlock:
-    """Ten neighbouring free ports, ours until released.
-
-    An abstract socket named after the block keeps other workers and other test runs away, whoever
-    their user is, and vanishes with the process.
-    """
+class PortBlock(NeighbouringPorts):
+    """Ten of 20000 to 30000; each worker begins at another place."""
 
     def __init__(self):
         worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-        first = 20000 + int(re.sub(r"\D", "", worker) or 0) % 20 * 500
-        candidates = [20000 + (first - 20000 + i * PORTS_PER_BLOCK) % 10000 for i in range(1000)]
-        for port in candidates:
-            self._claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            try:
-                self._claim.bind(f"\0pgduet-e2e-ports-{port}")
-                if all(port_free(port + i) for i in range(PORTS_PER_BLOCK)):
-                    self.first = port
-                    return
-            except OSError:
-                pass
-            self._claim.close()
-        raise RuntimeError("no free block of ports between 20000 and 30000")
-
-    def release(self):
-        self._claim.close()
-
-
-def port_free(port):
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            s.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+        begin = int(re.sub(r"\D", "", worker) or 0) % 20 * 500
+        super().__init__("e2e", [20000 + (begin + i * PORTS_PER_BLOCK) % 10000 for i in range(1000)], PORTS_PER_BLOCK)
 
 
 # -- a cluster ------------------------------------------------------------------------------------
