@@ -10,6 +10,7 @@
 DEPS_SCRIPT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/deps.sh
 DEPS_ROOT=$(dirname "$(dirname "$DEPS_SCRIPT")")
 DEPS_PYTHON=/usr/bin/python3
+DEPS_DEBIAN_MIRROR=http://deb.debian.org/debian
 DEPS_PGDG_HOST=apt.postgresql.org
 DEPS_PGDG_SCRIPT=/usr/share/postgresql-common/pgdg/apt.postgresql.org.sh
 PG_OLDEST=15
@@ -124,6 +125,31 @@ deps_root_pgdg() {
 }
 
 # --- packages -----------------------------------------------------------------------------------
+
+# The mirror that this machine's apt uses, if it is a Debian.
+deps_debian_mirror() {
+    local mirror='' sources=() file
+
+    if grep -qx 'ID=debian' /etc/os-release; then
+        shopt -s nullglob
+        sources=(/etc/apt/sources.list.d/*.sources)
+        if [ ${#sources[@]} -gt 0 ]; then
+            mirror=$(for file in "${sources[@]}"; do grep -v '^#' "$file"; echo; done | awk -v RS= '
+                /(^|\n)Types:[^\n]*deb/ && !/(^|\n)Suites:[^\n]*security/ && !/(^|\n)Enabled: *no/ &&
+                    match($0, /(^|\n)URIs:[ \t]*[^ \t\n]+/) {
+                    uri = substr($0, RSTART, RLENGTH)
+                    sub(/^\n?URIs:[ \t]*/, "", uri)
+                    if (uri ~ /^https?:.*\/debian\/?$/) { print uri; exit }
+                }')
+        fi
+        sources=(/etc/apt/sources.list /etc/apt/sources.list.d/*.list)
+        if [ -z "$mirror" ]; then
+            mirror=$(sed -nE 's/^deb +(\[[^]]*\] +)?(https?:[^ ]+\/debian\/?) +[^ ]+ .*/\2/p' \
+                /dev/null "${sources[@]}" 2>/dev/null | head -n 1 || true)
+        fi
+    fi
+    echo "${mirror:-$DEPS_DEBIAN_MIRROR}"
+}
 
 deps_package_missing() {
     case $(deps_manager) in

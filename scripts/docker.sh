@@ -112,15 +112,6 @@ have_engine() {
 
 # --- Compose ------------------------------------------------------------------------------------
 
-debian_mirror() {
-    local mirror
-
-    # shellcheck disable=SC2016 # apt-get expands them
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' |
-        sed -n '1s,/*$,,p' || true)
-    echo "${mirror:-http://deb.debian.org/debian}"
-}
-
 # apt with lists and sources of its own, which checks every signature.
 apt_of_suite() {
     local dir=$1
@@ -136,7 +127,7 @@ fetch_plugin() (
     dir=$(mktemp -d)
     trap 'rm -rf "$dir"' EXIT
     mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial" "$dir/package"
-    printf 'deb [signed-by=%s] %s %s main\n' "$KEYRING" "${MIRROR:-$(debian_mirror)}" "$PLUGIN_SUITE" \
+    printf 'deb [signed-by=%s] %s %s main\n' "$KEYRING" "${MIRROR:-$(deps_debian_mirror)}" "$PLUGIN_SUITE" \
         >"$dir/sources.list"
     apt_of_suite "$dir" update
     cd "$dir"
@@ -168,7 +159,7 @@ have_compose() {
 # --- image --------------------------------------------------------------------------------------
 
 build_image() {
-    MIRROR=${MIRROR:-$(debian_mirror)} "$ROOT/docker/base-image.sh"
+    MIRROR=${MIRROR:-$(deps_debian_mirror)} "$ROOT/docker/base-image.sh"
     say "building $IMAGE"
     docker build -f "$ROOT/docker/Dockerfile" -t "$IMAGE" "$ROOT" >&2
 }

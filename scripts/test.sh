@@ -19,7 +19,6 @@ ROOT=$(cd "$(dirname "$0")/.." && pwd)
 RESULTS=$ROOT/build/test-results
 DEBIAN_SUITE=trixie
 DEBIAN_ROOT=/var/cache/pgduet/$DEBIAN_SUITE
-DEBIAN_DEFAULT_MIRROR=http://deb.debian.org/debian
 DEBIAN_KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 WORKERS=4
 DOCKER_WORKERS=2
@@ -85,31 +84,6 @@ run_e2e() {
 
 # --- PostgreSQL 17 in a Debian root -------------------------------------------------------------
 
-# The mirror that this machine's apt uses, if it is a Debian.
-debian_mirror() {
-    local mirror='' sources=() file
-
-    if [ "$(. /etc/os-release && echo "$ID")" = debian ]; then
-        shopt -s nullglob
-        sources=(/etc/apt/sources.list.d/*.sources)
-        if [ ${#sources[@]} -gt 0 ]; then
-            mirror=$(for file in "${sources[@]}"; do grep -v '^#' "$file"; echo; done | awk -v RS= '
-                /(^|\n)Types:[^\n]*deb/ && !/(^|\n)Suites:[^\n]*security/ && !/(^|\n)Enabled: *no/ &&
-                    match($0, /(^|\n)URIs:[ \t]*[^ \t\n]+/) {
-                    uri = substr($0, RSTART, RLENGTH)
-                    sub(/^\n?URIs:[ \t]*/, "", uri)
-                    if (uri ~ /^https?:.*\/debian\/?$/) { print uri; exit }
-                }')
-        fi
-        sources=(/etc/apt/sources.list /etc/apt/sources.list.d/*.list)
-        if [ -z "$mirror" ]; then
-            mirror=$(sed -nE 's/^deb +(\[[^]]*\] +)?(https?:[^ ]+\/debian\/?) +[^ ]+ .*/\2/p' \
-                /dev/null "${sources[@]}" 2>/dev/null | head -n 1 || true)
-        fi
-    fi
-    echo "${mirror:-$DEBIAN_DEFAULT_MIRROR}"
-}
-
 debian_packages() {
     deps_build_packages apt
     deps_test_packages apt
@@ -147,7 +121,7 @@ debian_bootstrap() {
         script=/usr/share/debootstrap/scripts/sid
     fi
     debootstrap --variant=minbase --include=ca-certificates --keyring="$DEBIAN_KEYRING" \
-        "$DEBIAN_SUITE" "$DEBIAN_ROOT" "$(debian_mirror)" "$script"
+        "$DEBIAN_SUITE" "$DEBIAN_ROOT" "$(deps_debian_mirror)" "$script"
 }
 
 debian_fill() {
